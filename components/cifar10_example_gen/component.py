@@ -1,0 +1,84 @@
+"""The TFX component Cifar10ExampleGen."""
+
+from __future__ import annotations
+
+import os
+
+from google.protobuf import struct_pb2
+from tfx.components.example_gen import component as example_gen
+from tfx.dsl.components.base import executor_spec
+from tfx.proto import example_gen_pb2
+
+from components.cifar10_example_gen import executor
+from components.cifar10_example_gen.errors import DataError
+from components.cifar10_example_gen.readers import archives, sources
+
+_GLOB_CHARACTERS = "*?[]{}\\"
+
+
+class Cifar10ExampleGen(example_gen.FileBasedExampleGen):
+    """Reads CIFAR-10, or one's own images of its classes, into checked examples.
+
+    The output `examples` holds tf.Example{image: bytes [1], a PNG or JPEG file; label: int64 [1], 0 to 9} in gzipped
+    TFRecords, in the splits train, validation (not when `validation_fraction` is 0) and test. The artifact has the
+    custom properties `train_examples`, `validation_examples`, `test_examples` (int) and, where the data is a single
+    file, `data_sha256`. The same images give the same files, byte for byte, in whatever order and on whatever runner
+    they are read.
+    """
+
+    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(executor.Executor)
+
+    def __init__(self, data: str, validation_fraction: float = 0.1, source_digest: str = "") -> None:
+        """Constructs the component. The data need not be in reach here; it is looked at when the component runs.
+
+        Args:
+            data: An archive (.tar.gz, .tgz, .tar, .zip) or a folder, local or on a filesystem that TFX knows (gs://,
+                s3://): the CIFAR-10 binary batches, the Python batches, or images as
+                `train|test/<class>/*.png|jpg|jpeg`.
+            validation_fraction: Share of the training images that is held out as the split validation, in [0, 1).
+            source_digest: Digest of the code that reads the data. TFX reuses a cached output only where it is the same.
+
+        Raises:
+            DataError: The path has a character that TFX would take for a file pattern.
+            ValueError: `validation_fraction` is not in [0, 1).
+        """
+        if not 0 <= validation_fraction < 1:
+            raise ValueError(f"validation_fraction is {validation_fraction}, expected 0 <= validation_fraction < 1.")
+        if any(character in data for character in _GLOB_CHARACTERS):
+            raise DataError(
+                f"{data}: has one of {_GLOB_CHARACTERS} in its path, which TFX takes for a pattern. Rename it."
+            )
+        path = data if "://" in data else os.path.abspath(data)
+        base, patterns = _input_files(path)
+        settings = struct_pb2.Struct()
+        settings.update(
+            {
+                executor.DATA_KEY: path,
+                executor.VALIDATION_FRACTION_KEY: validation_fraction,
+                executor.SOURCE_DIGEST_KEY: source_digest,
+            }
+        )
+        custom_config = example_gen_pb2.CustomConfig()
+        custom_config.custom_config.Pack(settings)
+        super().__init__(
+            input_base=base,
+            input_config=example_gen_pb2.Input(
+                splits=[
+                    example_gen_pb2.Input.Split(name=f"depth-{depth}", pattern=pattern)
+                    for depth, pattern in enumerate(patterns, 1)
+                ]
+            ),
+            output_config=example_gen_pb2.Output(),  # the executor decides on the splits
+            custom_config=custom_config,
+        )
+
+
+def _input_files(path: str) -> tuple[str, list[str]]:
+    """Returns the folder and the file patterns in it whose sizes and times are TFX's fingerprint of the data.
+
+    Folders match the patterns too: their times change when a file is moved between classes, its own does not.
+    """
+    if archives.is_archive(path):
+        base, name = os.path.split(path)
+        return base, [name]
+    return path, ["/".join("*" * depth) for depth in range(1, sources.FOLDER_DEPTH + 1)]

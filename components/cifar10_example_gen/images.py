@@ -1,0 +1,63 @@
+"""PNG out of pixels, and the check that an image file is what its name says."""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from components.cifar10_example_gen.errors import DataError
+
+MAX_IMAGE_BYTES = 16 * 2**20
+"""Size of an image file."""
+
+MAX_IMAGE_PIXELS = 2**24
+"""Height times width, 16.8 million: decoded, at most 64 MiB."""
+
+_FORMATS = ("PNG", "JPEG")
+
+
+def png_from_pixels(pixels: npt.NDArray[np.uint8]) -> bytes:
+    """Encodes an image without loss.
+
+    Args:
+        pixels: uint8 [height, width, 3], RGB.
+    """
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def check_image(name: str, data: bytes) -> None:
+    """Decodes an image file, to be sure that every later component can.
+
+    Args:
+        name: The file, for messages.
+        data: Its content.
+
+    Raises:
+        DataError: The file is empty, too large, not a PNG or JPEG, or does not decode to its end.
+    """
+    if not data:
+        raise DataError(f"{name}: the image file is empty. Replace or remove it.")
+    if len(data) > MAX_IMAGE_BYTES:
+        raise DataError(f"{name}: has {len(data)} bytes, expected at most {MAX_IMAGE_BYTES}. Make it smaller.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is the lower one
+            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+                width, height, image_format = image.width, image.height, image.format
+                if width * height <= MAX_IMAGE_PIXELS:
+                    image.load()
+            if image_format == "PNG" and width * height <= MAX_IMAGE_PIXELS:
+                with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+                    image.verify()  # the checksums, which load() does not look at but TensorFlow does
+    except Exception as error:  # Pillow's decoders raise nearly anything on damaged data
+        raise DataError(
+            f"{name}: not a PNG or JPEG that decodes ({type(error).__name__}: {error}). Replace or remove it."
+        ) from error
+    if width * height > MAX_IMAGE_PIXELS:
+        raise DataError(f"{name}: has {width}x{height} pixels, expected at most {MAX_IMAGE_PIXELS}. Make it smaller.")

@@ -1,0 +1,1 @@
+"""From files and archive members to records: one module a layout, and those they share."""

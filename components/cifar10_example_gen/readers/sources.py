@@ -1,0 +1,122 @@
+"""From a path to records: an archive or a folder, local or remote, in any of the layouts."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from tfx.dsl.io import fileio
+
+from components.cifar10_example_gen.errors import DataError
+from components.cifar10_example_gen.readers import archives, binary, image_tree, python_batches
+from components.cifar10_example_gen.readers.inventory import Inventory, Layout, is_ignored
+from components.cifar10_example_gen.records import Record
+
+_READERS = {
+    Layout.BINARY: binary.read_batch,
+    Layout.PYTHON: python_batches.read_batch,
+    Layout.IMAGES: image_tree.read_image,
+}
+_IMAGES_A_PART = 500
+
+FOLDER_DEPTH = 3
+"""Names in a path below a folder: train, class, file. TFX's fingerprint of a folder has to look as deep."""
+
+
+class Part(NamedTuple):
+    """What one worker reads in one go.
+
+    Attributes:
+        source: An archive, or the folder that the files are in.
+        layout: Of the files; None for an archive, where it shows while reading.
+        files: Paths in the folder; empty for an archive, which is read from its beginning to its end.
+    """
+
+    source: str
+    layout: Layout | None = None
+    files: tuple[str, ...] = ()
+
+
+def plan(path: str) -> list[Part]:
+    """Cuts a source into parts that can be read independently of each other.
+
+    Args:
+        path: An archive or a folder, on any filesystem that TFX knows.
+
+    Raises:
+        DataError: There is nothing at the path, it is a file but no archive, or the names in the folder are not one
+            whole layout.
+    """
+    if not fileio.exists(path):
+        raise DataError(f"{path}: does not exist. Give the path of a CIFAR-10 archive or folder.")
+    if not fileio.isdir(path):
+        if not archives.is_archive(path):
+            suffixes = ", ".join(archives.ARCHIVE_SUFFIXES)
+            raise DataError(f"{path}: not an archive by its name, expected a folder or a name that ends in {suffixes}.")
+        return [Part(path)]
+    inventory = Inventory(path)
+    parts, images = [], []
+    for name in _list_files(path):
+        layout = inventory.add(name)
+        if layout is Layout.IMAGES:
+            images.append(name)
+        elif layout is not None:
+            parts.append(Part(path, layout, (name,)))
+    inventory.check_complete()
+    for start in range(0, len(images), _IMAGES_A_PART):
+        parts.append(Part(path, Layout.IMAGES, tuple(images[start : start + _IMAGES_A_PART])))
+    return parts
+
+
+def read(part: Part) -> Iterator[Record]:
+    """Yields the records of a part.
+
+    Raises:
+        DataError: See the readers of the layouts and of archives.
+    """
+    if part.layout is None:
+        return _read_archive(part.source)
+    return _read_files(part.source, part.layout, part.files)
+
+
+def _read_archive(path: str) -> Iterator[Record]:
+    inventory = Inventory(path)
+    layouts: dict[str, Layout] = {}
+
+    def is_data(name: str) -> bool:
+        layout = inventory.add(name)
+        if layout is not None:
+            layouts[name] = layout
+        return layout is not None
+
+    with fileio.open(path, "rb") as file:
+        for name, data in archives.iter_members(path, file, is_data):
+            yield from _READERS[layouts.pop(name)](name, data)
+    inventory.check_complete()
+
+
+def _read_files(folder: str, layout: Layout, names: tuple[str, ...]) -> Iterator[Record]:
+    for name in names:
+        path = posixpath.join(folder, name)
+        size_bytes = fileio.stat(path).length
+        if size_bytes > archives.MAX_MEMBER_BYTES:
+            raise DataError(f"{path}: has {size_bytes} bytes, expected at most {archives.MAX_MEMBER_BYTES}.")
+        with fileio.open(path, "rb") as file:
+            data = file.read()
+        yield from _READERS[layout](name, data)
+
+
+def _list_files(folder: str) -> list[str]:
+    """Returns the files under a folder in the order of their names, as paths relative to it."""
+    names: list[str] = []
+    for parent, _, files in fileio.walk(folder):
+        relative = posixpath.relpath(str(parent), folder)
+        names += [posixpath.normpath(posixpath.join(relative, str(name))) for name in files]
+    names = sorted(name for name in names if not is_ignored(name))
+    for name in names:
+        if name.count("/") >= FOLDER_DEPTH:
+            raise DataError(
+                f"{folder}, {name}: nested too deep, expected train|test/<class>/<file>. Move or remove it."
+            )
+    return names

@@ -1,0 +1,1 @@
+"""ExampleValidator: anomalies stop the run."""

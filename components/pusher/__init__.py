@@ -1,0 +1,1 @@
+"""Pusher: whole versions only, and none twice."""

@@ -1,0 +1,68 @@
+"""Which hardware trains, and how: distribution, precision, compilation."""
+
+import dataclasses
+
+import tensorflow as tf
+
+from models.hyperparameters import Hyperparameters
+
+BFLOAT16_CAPABILITY = (8, 0)
+"""First compute capability of NVIDIA GPUs (Ampere) with bfloat16 arithmetic."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Devices:
+    """What `configure_devices` chose.
+
+    Attributes:
+        strategy: MirroredStrategy over several GPUs, else TensorFlow's default.
+        dtype: the model's Keras dtype policy.
+        jit_compile: whether XLA compiles the training step.
+        description: the choice, in a few words.
+    """
+
+    strategy: tf.distribute.Strategy
+    dtype: str
+    jit_compile: bool
+    description: str
+
+
+def configure_devices(hyperparameters: Hyperparameters) -> Devices:
+    """Uses all visible GPUs, or else the CPU.
+
+    Args:
+        hyperparameters: uses `mixed_precision` and `xla`.
+
+    Returns:
+        The choice. GPU memory then grows as needed, if TensorFlow had not started the GPUs before.
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    for gpu in gpus:
+        try:
+            tf.config.experimental.set_memory_growth(gpu, True)
+        except RuntimeError:
+            print(f"{gpu.name} is in use already: its memory is taken as TF_FORCE_GPU_ALLOW_GROWTH said at the start.")
+    capabilities = [tf.config.experimental.get_device_details(gpu).get("compute_capability") for gpu in gpus]
+    dtype = choose_dtype(hyperparameters.mixed_precision, capabilities)
+    jit_compile = choose_jit_compile(hyperparameters.xla, len(gpus))
+    names = "CPU" if not gpus else "1 GPU" if len(gpus) == 1 else f"{len(gpus)} GPUs"
+    return Devices(
+        strategy=tf.distribute.MirroredStrategy() if len(gpus) > 1 else tf.distribute.get_strategy(),
+        dtype=dtype,
+        jit_compile=jit_compile,
+        description=f"{names}, {dtype}{', XLA' if jit_compile else ''}",
+    )
+
+
+def choose_dtype(mixed_precision: str, capabilities: list[tuple[int, int] | None]) -> str:
+    """The Keras dtype policy for a setting of `mixed_precision` and the GPUs' compute capabilities.
+
+    bfloat16 and not float16, since its range is that of float32: no loss scaling is needed.
+    """
+    can = bool(capabilities) and all(found is not None and found >= BFLOAT16_CAPABILITY for found in capabilities)
+    return "mixed_bfloat16" if mixed_precision == "on" or (mixed_precision == "auto" and can) else "float32"
+
+
+def choose_jit_compile(xla: str, num_gpus: int) -> bool:
+    """Whether to compile with XLA: it slows a CPU down, and several GPUs synchronize better without it."""
+    return xla == "on" or (xla == "auto" and num_gpus == 1)

@@ -1,0 +1,97 @@
+"""What the exported SavedModel answers, each signature through the one Transform graph."""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from models import features, input_pipeline
+from models.alexnet import EMBEDDING_LAYER
+
+
+class AlexNetServing(tf.Module):
+    """AlexNet and its preprocessing, as TensorFlow Serving and TensorFlow Model Analysis call them."""
+
+    def __init__(self, model: keras.Model, transform_graph: Any) -> None:
+        """Holds what the SavedModel has to contain.
+
+        Args:
+            model: from `build_alexnet`, trained.
+            transform_graph: from `input_pipeline.load_transform_graph`.
+        """
+        super().__init__(name="alexnet_serving")
+        self.model = keras.Model(model.inputs, [model.get_layer(EMBEDDING_LAYER).output, model.outputs[0]])
+        self.transform_graph = transform_graph
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+    def serving_default(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Classifies images.
+
+        Args:
+            image_bytes: string [N], encoded image files (PNG, JPEG, BMP or GIF) of any size.
+
+        Returns:
+            `probabilities` float32 [N, 10] in label order; of the most probable class its `class_id` int64 [N],
+            `label` string [N] and `score` float32 [N].
+        """
+        _, probabilities = self._predict(image_bytes)
+        class_id = tf.argmax(probabilities, axis=-1)
+        return {
+            "probabilities": probabilities,
+            "class_id": class_id,
+            "label": tf.gather(tf.constant(features.CLASS_NAMES), class_id),
+            "score": tf.reduce_max(probabilities, axis=-1),
+        }
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="inputs")])
+    def classify(self, inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Classifies tf.Examples, in the form of TensorFlow Serving's Classify call. This is what is evaluated.
+
+        Args:
+            inputs: string [N], serialized tf.Examples with `image`; other features are ignored.
+
+        Returns:
+            `classes` string [N, 10], the class names in label order; `scores` float32 [N, 10], their probabilities.
+        """
+        spec = {features.IMAGE_KEY: input_pipeline.RAW_FEATURE_SPEC[features.IMAGE_KEY]}
+        _, scores = self._predict(tf.io.parse_example(inputs, spec)[features.IMAGE_KEY])
+        classes = tf.tile(tf.constant([features.CLASS_NAMES]), [tf.shape(scores)[0], 1])
+        return {"classes": classes, "scores": scores}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+    def embeddings(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Describes images by the last hidden layer.
+
+        Args:
+            image_bytes: string [N], encoded image files.
+
+        Returns:
+            `embeddings` float32 [N, 1024], not negative.
+        """
+        embeddings, _ = self._predict(image_bytes)
+        return {"embeddings": embeddings}
+
+    def _predict(self, image_bytes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """String [N] to embeddings float32 [N, 1024] and probabilities float32 [N, 10]."""
+        # The Transform graph was traced with a label; it has no part in the image.
+        no_labels = tf.zeros([tf.shape(image_bytes)[0]], tf.int64)
+        images, _ = input_pipeline.transform(self.transform_graph, image_bytes, no_labels)
+        embeddings, probabilities = self.model(images, training=False)
+        return embeddings, probabilities
+
+
+def export(model: keras.Model, transform_graph: Any, export_dir: str) -> None:
+    """Writes the SavedModel with the signatures `serving_default`, `classify` and `embeddings`.
+
+    Args:
+        model: from `build_alexnet`, trained, of dtype policy float32.
+        transform_graph: from `input_pipeline.load_transform_graph`.
+        export_dir: where to; made when absent.
+    """
+    serving = AlexNetServing(model, transform_graph)
+    signatures = {
+        "serving_default": serving.serving_default,
+        "classify": serving.classify,
+        "embeddings": serving.embeddings,
+    }
+    tf.saved_model.save(serving, export_dir, signatures=signatures)

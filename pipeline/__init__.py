@@ -1,0 +1,1 @@
+"""Which components run, in what order, with which settings; and the runners."""

@@ -1,0 +1,104 @@
+"""One run on this machine, from the settings to the verdict."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import platform
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+from pipeline import console
+from pipeline.settings import BUNDLED_SAMPLE, OFFICIAL, SAMPLE, Settings
+
+
+def run(settings: Settings) -> int:
+    """Run the whole pipeline and print what came of it.
+
+    Returns:
+      0 when the run went through, whether its model was blessed or not; 1 when it failed, which leaves everything
+      that was pushed before as it was, and says why.
+    """
+    started = time.monotonic()
+    log_file = settings.log_dir / time.strftime("%Y%m%d-%H%M%S.log")
+    try:
+        with exclusive(settings.profile_dir), console.frameworks_to(None if settings.verbose else log_file):
+            data = locate_data(settings.data)
+            print(describe(settings, data), flush=True)
+            _run_pipeline(settings, data)
+            from pipeline import report  # here: it imports TFX
+
+            print(report.last_lines(settings, total_s=time.monotonic() - started))
+    except KeyboardInterrupt:
+        print(f"Interrupted. The same command goes on from the last finished epoch. Log: {log_file}")
+        return 130
+    except Exception as error:
+        print(f"\nThe run failed{console.failed_component(error)}: {console.root_message(error)}")
+        print(f"What was pushed before is untouched; the same command runs again. Log: {log_file}")
+        return 1
+    return 0
+
+
+def _run_pipeline(settings: Settings, data: str) -> None:
+    """Build the pipeline and run it with LocalDagRunner, a line a component."""
+    from tfx.orchestration import metadata
+    from tfx.orchestration.local.local_dag_runner import LocalDagRunner
+
+    from pipeline import report
+    from pipeline.pipeline import create_pipeline
+
+    pipeline = create_pipeline(settings, data)
+    pipeline.metadata_connection_config = metadata.sqlite_metadata_connection_config(str(settings.metadata_path))
+    with console.component_lines(lambda component: report.component_line(settings, component)):
+        LocalDagRunner().run(pipeline)
+
+
+def locate_data(data: str) -> str:
+    """Return the absolute path of the images, downloading the official archive where that is asked for.
+
+    Raises:
+      FileNotFoundError: There is nothing at the path given.
+    """
+    if data == SAMPLE:
+        return str(BUNDLED_SAMPLE)
+    if data == OFFICIAL:
+        from components.cifar10_example_gen.download import fetch_official_archive
+
+        return str(fetch_official_archive())
+    if "://" in data:
+        return data
+    path = Path(data).expanduser().absolute()
+    if not path.exists():
+        raise FileNotFoundError(
+            f"data={data!r}: there is nothing at {path}. Give the path of a CIFAR-10 archive or folder,"
+            f" {SAMPLE!r} or {OFFICIAL!r}"
+        )
+    return str(path)
+
+
+def describe(settings: Settings, data: str) -> str:
+    """Say in two lines what is going to run."""
+    return (
+        f"Pipeline {settings.pipeline_name} on {data}\n"
+        f"Python {platform.python_version()}, TFX {version('tfx')}, TensorFlow {version('tensorflow')},"
+        f" Keras {version('keras')}, {os.cpu_count()} CPU cores"
+    )
+
+
+@contextlib.contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Hold a folder against other runs: ML Metadata's SQLite database and the checkpoints are one run's at a time.
+
+    Raises:
+      RuntimeError: Another run holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RuntimeError(f"another run is using {folder}: wait for it, or choose another output_dir") from None
+        yield

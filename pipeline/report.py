@@ -1,0 +1,96 @@
+"""What a run came to, in the console's words; every figure is read back from artifacts and ML Metadata."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+from models import features
+from pipeline import evaluation, runs
+from pipeline.runs import ComponentRun
+from pipeline.settings import PROJECT_ROOT, Settings
+
+
+def component_line(settings: Settings, component: str) -> str:
+    """Say in a line what a component of the run under way has produced and in how many seconds."""
+    run = runs.last_run(settings)[component]
+    time = "cached" if run.cached else f"{run.seconds:.1f} s"
+    produced = _PRODUCED.get(component, _nothing_to_say)(run)
+    return f"  {component:<20} {time:>8}  {produced}".rstrip()
+
+
+def last_lines(settings: Settings, total_s: float) -> str:
+    """Say the verdict of the last run: accuracy, gate, version, seconds by component, what to type next."""
+    run = runs.last_run(settings)
+    verdict = evaluation.read_verdict(settings, run["Evaluator"].outputs)
+    pushed = run["Pusher"].outputs["pushed_model"].custom_properties
+    lines = [
+        "",
+        f"Test accuracy {verdict.accuracy:.4f}   gate: {'BLESSED' if verdict.blessed else 'NOT BLESSED'}",
+    ]
+    lines += [f"  {check}" for check in verdict.checks]
+    if pushed["pushed"].int_value:
+        new = not run["Pusher"].cached
+        destination = Path(pushed["pushed_destination"].string_value)
+        lines.append(f"{'Pushed' if new else 'Already pushed'}: version {destination.name} in {_short(destination)}")
+    else:
+        lines.append(f"Nothing pushed; what {_short(settings.serving_dir)} held before stays.")
+    seconds = " · ".join(f"{c.name} {c.seconds:.1f}" for c in run.values() if not c.cached)
+    lines.append(f"Seconds by component: {seconds or 'all cached'}; {total_s:.1f} in all")
+    lines.append(_next_step(settings, verdict.blessed))
+    return "\n".join(lines)
+
+
+def _next_step(settings: Settings, blessed: bool) -> str:
+    if not blessed:
+        return "Next: train for longer (ALEXNET_EPOCHS=…), or see the README on changing the gate"
+    if settings.profile in ("smoke", "sample"):
+        return "Next: make run PROFILE=cifar10 (all of CIFAR-10)"
+    return f"Next: serve {_short(settings.serving_dir)} with TensorFlow Serving (see the README)"
+
+
+def _nothing_to_say(run: ComponentRun) -> str:
+    return ""
+
+
+def _examples(run: ComponentRun) -> str:
+    counts = run.outputs["examples"].custom_properties
+    splits = (features.TRAIN_SPLIT, features.VALIDATION_SPLIT, features.TEST_SPLIT)
+    return " · ".join(f"{s} {counts[f'{s}_examples'].int_value:,}" for s in splits if f"{s}_examples" in counts)
+
+
+def _training(run: ComponentRun) -> str:
+    with open(Path(run.outputs["model_run"].uri) / "history.csv", newline="") as history:
+        epochs = list(csv.DictReader(history))
+    best = max(epochs, key=lambda epoch: float(epoch["val_accuracy"]))
+    count = f"{len(epochs)} epoch{'s' if len(epochs) > 1 else ''}"
+    return f"{count}, best validation accuracy {float(best['val_accuracy']):.4f} (epoch {best['epoch']})"
+
+
+def _baseline(run: ComponentRun) -> str:
+    return f"model {run.outputs['model'].id}" if "model" in run.outputs else "none yet"
+
+
+def _blessing(run: ComponentRun) -> str:
+    return "blessed" if run.outputs["blessing"].custom_properties["blessed"].int_value else "not blessed"
+
+
+def _pushed(run: ComponentRun) -> str:
+    pushed = run.outputs["pushed_model"].custom_properties
+    return f"version {pushed['pushed_version'].string_value}" if pushed["pushed"].int_value else "nothing pushed"
+
+
+_PRODUCED: dict[str, Callable[[ComponentRun], str]] = {
+    "Cifar10ExampleGen": _examples,
+    "ExampleValidator": lambda run: "no anomalies",
+    "Trainer": _training,
+    "LastBlessedModel": _baseline,
+    "Evaluator": _blessing,
+    "Pusher": _pushed,
+}
+
+
+def _short(path: Path) -> str:
+    """A path as a person would type it: relative to the project where it is inside."""
+    return str(path.relative_to(PROJECT_ROOT)) if path.is_relative_to(PROJECT_ROOT) else str(path)

@@ -1,0 +1,283 @@
+"""What a run is: one frozen, validated value, chosen by a profile's name and changed field by field.
+
+Every field, of `Settings` and of its `training` (`models.hyperparameters.Hyperparameters`), can be changed in one way
+that every entry point shares: the environment variable `ALEXNET_<FIELD>`, for example
+
+    ALEXNET_PROFILE=cifar10 ALEXNET_EPOCHS=3 tfx run create --engine local --pipeline_name alexnet_cifar10
+    make run PROFILE=cifar10 ALEXNET_EPOCHS=3
+    python -m pipeline.local_runner --profile cifar10 --epochs 3
+
+The last line's flags are the same names and win over the environment. Imports neither TFX nor TensorFlow.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import dataclasses
+import inspect
+import itertools
+import os
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from models import features
+from models.hyperparameters import Hyperparameters
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+BUNDLED_SAMPLE = PROJECT_ROOT / "data" / "cifar-10-sample-binary.tar.gz"
+ENVIRONMENT_PREFIX = "ALEXNET_"
+DEFAULT_PROFILE = "sample"
+
+SAMPLE = "sample"
+OFFICIAL = "official"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What defines one pipeline run.
+
+    Raises:
+        ValueError: a field is out of its range; names the field, its value and what is allowed.
+    """
+
+    profile: str = "custom"
+    """Name of the profile. Each is a pipeline of its own: its runs, last blessed model and served versions."""
+
+    data: str = OFFICIAL
+    """`sample` (bundled), `official` (CIFAR-10's archive, downloaded once), or the path of an archive or folder."""
+
+    validation_fraction: float = 0.1
+    """Part of the training images held out, in [0, 1). 0 trains on all of them and validates on the test split."""
+
+    accuracy_floor: float = 0.0
+    """Test accuracy that a model must reach to be pushed, in [0, 1]."""
+
+    accuracy_tolerance: float = 0.0
+    """How much test accuracy a model may lose against the last blessed one, in [0, 1]."""
+
+    class_recall_floor: float = 0.0
+    """Recall on the test split that a model must reach in each class, in [0, 1]."""
+
+    output_dir: str = str(PROJECT_ROOT / "outputs")
+    """Where all that runs write goes, in a folder by profile."""
+
+    enable_cache: bool = True
+    """Reuses the outputs of a component whose inputs, parameters and source have not changed."""
+
+    verbose: bool = False
+    """Shows the frameworks' own log on the console instead of writing it to the run's log file."""
+
+    training: Hyperparameters = field(default_factory=Hyperparameters)
+    """What the Trainer does."""
+
+    def __post_init__(self) -> None:
+        self._check("profile", self.profile.isidentifier(), "letters, digits and underscores: it names the pipeline")
+        self._check("data", bool(self.data), f"{SAMPLE!r}, {OFFICIAL!r} or a path")
+        self._check("validation_fraction", 0 <= self.validation_fraction < 1, "in [0, 1)")
+        for name in ("accuracy_floor", "accuracy_tolerance", "class_recall_floor"):
+            self._check(name, 0 <= getattr(self, name) <= 1, "in [0, 1]")
+
+    def _check(self, name: str, allowed: bool, expected: str) -> None:
+        if not allowed:
+            raise ValueError(f"Settings.{name} is {getattr(self, name)!r}; it has to be {expected}.")
+
+    @property
+    def pipeline_name(self) -> str:
+        """Name of the TFX pipeline, one by profile."""
+        return f"alexnet_{self.profile}"
+
+    @property
+    def validation_split(self) -> str:
+        """The split that training is watched on (and the best epoch chosen by, where the profile does that)."""
+        return features.VALIDATION_SPLIT if self.validation_fraction > 0 else features.TEST_SPLIT
+
+    @property
+    def profile_dir(self) -> Path:
+        """Everything that this profile's runs write."""
+        return Path(self.output_dir).absolute() / self.profile
+
+    @property
+    def pipeline_root(self) -> Path:
+        """Artifacts, by component and execution."""
+        return self.profile_dir / "artifacts"
+
+    @property
+    def metadata_path(self) -> Path:
+        """ML Metadata's SQLite database."""
+        return self.profile_dir / "metadata.db"
+
+    @property
+    def checkpoint_dir(self) -> Path:
+        """Checkpoints of trainings under way, which an interrupted run goes on from."""
+        return self.profile_dir / "checkpoints"
+
+    @property
+    def log_dir(self) -> Path:
+        """One file a run, with all that the frameworks said."""
+        return self.profile_dir / "logs"
+
+    @property
+    def serving_dir(self) -> Path:
+        """TensorFlow Serving's base path of the model: a folder a version."""
+        return self.profile_dir / "serving_model" / "alexnet"
+
+
+PROFILES: dict[str, Settings] = {
+    settings.profile: settings
+    for settings in (
+        Settings(
+            profile="smoke",
+            data=SAMPLE,
+            accuracy_floor=0.15,
+            accuracy_tolerance=1.0,
+            training=Hyperparameters(epochs=1, batch_size=32),
+        ),
+        Settings(
+            profile="sample",
+            data=SAMPLE,
+            accuracy_floor=0.45,
+            accuracy_tolerance=0.02,
+            class_recall_floor=0.1,
+            training=Hyperparameters(epochs=12),
+        ),
+        Settings(
+            profile="seed",
+            data=OFFICIAL,
+            validation_fraction=0.0,
+            accuracy_floor=0.55,
+            accuracy_tolerance=0.02,
+            class_recall_floor=0.2,
+            training=Hyperparameters(
+                epochs=20,
+                batch_size=32,
+                learning_rate=0.001,
+                momentum=0.0,
+                nesterov=False,
+                weight_decay=0.0,
+                schedule="constant",
+                translation=0,
+                horizontal_flip=False,
+                export_weights="last",
+            ),
+        ),
+        Settings(
+            profile="cifar10",
+            data=OFFICIAL,
+            accuracy_floor=0.75,
+            accuracy_tolerance=0.01,
+            class_recall_floor=0.5,
+        ),
+    )
+}
+
+
+def field_types() -> dict[str, type]:
+    """Name and type of every field that can be changed from outside, of `Settings` and of its `training`."""
+    types = typing.get_type_hints(Settings) | typing.get_type_hints(Hyperparameters)
+    return {name: kind for name, kind in types.items() if name not in ("profile", "training")}
+
+
+def _parse(name: str, text: str) -> Any:
+    """Turn a field's text into its type, or raise a ValueError that names the field."""
+    kind = field_types()[name]
+    if kind is bool:
+        values = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+        if text.lower() not in values:
+            raise ValueError(f"{name} is {text!r}; it has to be true or false.")
+        return values[text.lower()]
+    if kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            wanted = "a whole number" if kind is int else "a number"
+            raise ValueError(f"{name} is {text!r}; it has to be {wanted}.") from None
+    return text
+
+
+def make_settings(profile: str = DEFAULT_PROFILE, changes: Mapping[str, Any] | None = None) -> Settings:
+    """Return a profile's settings with some fields changed.
+
+    Args:
+        profile: a key of PROFILES.
+        changes: values by field name, of `Settings` or of `Hyperparameters`; texts are parsed to the field's type.
+
+    Raises:
+        ValueError: unknown profile or field, or a value that the field does not allow.
+    """
+    if profile not in PROFILES:
+        raise ValueError(f"profile is {profile!r}; it has to be one of {', '.join(PROFILES)}.")
+    own: dict[str, Any] = {}
+    training: dict[str, Any] = {}
+    own_names = {f.name for f in dataclasses.fields(Settings)}
+    for name, value in (changes or {}).items():
+        if name not in field_types():
+            raise ValueError(f"There is no setting {name}; there are {', '.join(field_types())}.")
+        parsed = _parse(name, value) if isinstance(value, str) else value
+        (own if name in own_names else training)[name] = parsed
+    settings = PROFILES[profile]
+    return dataclasses.replace(settings, **own, training=dataclasses.replace(settings.training, **training))
+
+
+def settings_from_environment(environment: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+    """Return the profile's name and the changed fields that `ALEXNET_<FIELD>` variables state.
+
+    An empty variable counts as not set.
+
+    Raises:
+        ValueError: a variable names no field, which is likely a typing mistake.
+    """
+    stated = {
+        name[len(ENVIRONMENT_PREFIX) :].lower(): text
+        for name, text in environment.items()
+        if name.startswith(ENVIRONMENT_PREFIX) and text
+    }
+    profile = stated.pop("profile", DEFAULT_PROFILE)
+    for name in stated:
+        if name not in field_types():
+            known = ", ".join(ENVIRONMENT_PREFIX + key.upper() for key in ("profile", *field_types()))
+            raise ValueError(f"There is no setting {ENVIRONMENT_PREFIX}{name.upper()}; there are {known}.")
+    return profile, stated
+
+
+def parse_command_line(arguments: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ) -> Settings:
+    """Return the settings that the environment and a command line's flags ask for; flags win.
+
+    Prints a message and exits with status 2 where they ask for something that is not allowed.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline.local_runner",
+        description="Run the pipeline on this machine: CIFAR-10 in, a gated and pushed AlexNet out.",
+        epilog=f"Each flag can also be set as an environment variable, e.g. {ENVIRONMENT_PREFIX}EPOCHS=3.",
+    )
+    parser.add_argument("--profile", choices=list(PROFILES), help=f"Which settings to start from: {DEFAULT_PROFILE}.")
+    for title, cls in (("pipeline", Settings), ("training", Hyperparameters)):
+        group = parser.add_argument_group(title)
+        for name, description in _descriptions(cls).items():
+            if kind := field_types().get(name):
+                flag = f"--{name.replace('_', '-')}"
+                group.add_argument(flag, dest=name, metavar=kind.__name__.upper(), help=description)
+    flags = {name: text for name, text in vars(parser.parse_args(arguments)).items() if text is not None}
+    try:
+        profile, changes = settings_from_environment(environment)
+        return make_settings(flags.pop("profile", profile), changes | flags)
+    except ValueError as error:
+        parser.exit(2, f"{error}\n")
+
+
+def _descriptions(cls: type) -> dict[str, str]:
+    """The text below each field of a dataclass, by field; `%` doubled, as argparse wants it."""
+    (tree,) = ast.parse(inspect.getsource(cls)).body
+    assert isinstance(tree, ast.ClassDef)
+    return {
+        statement.target.id: " ".join(text.value.value.split()).replace("%", "%%")
+        for statement, text in itertools.pairwise(tree.body)
+        if isinstance(statement, ast.AnnAssign)
+        and isinstance(statement.target, ast.Name)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+        and isinstance(text.value.value, str)
+    }
