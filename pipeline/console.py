@@ -39,10 +39,10 @@ def frameworks_to(log_file: Path | None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def component_lines(describe: Callable[[str], str]) -> Iterator[None]:
-    """Print a line when a component starts and another, made by `describe(component)`, when it has finished.
+def component_lines(describe: Callable[[str], str]) -> Iterator[list[str]]:
+    """Print a line, made by `describe(component)`, when a component has finished; yield the names of those that have.
 
-    TFX's runner announces both in its log and nowhere else. An exception raised within gets the attribute
+    TFX's runner announces that in its log and nowhere else. An exception raised within gets the attribute
     `component`: the one that was running.
     """
     import absl.logging
@@ -53,7 +53,7 @@ def component_lines(describe: Callable[[str], str]) -> Iterator[None]:
     logger = absl.logging.get_absl_logger()
     logger.addHandler(handler)
     try:
-        yield
+        yield handler.finished
     except Exception as error:
         error.component = handler.running  # type: ignore[attr-defined]
         raise
@@ -68,6 +68,7 @@ class _ComponentHandler(logging.Handler):
         super().__init__(logging.INFO)
         self._describe = describe
         self.running = ""
+        self.finished: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.msg == "Component %s is running." and isinstance(record.args, tuple):
@@ -76,6 +77,7 @@ class _ComponentHandler(logging.Handler):
                 print(f"  {self.running} …", end="\r", flush=True)
         elif record.msg == "Component %s is finished.":
             print(self._describe(self.running), flush=True)
+            self.finished.append(self.running)
             self.running = ""
 
 

@@ -8,12 +8,12 @@ from tfx.components import Evaluator, StatisticsGen, Trainer, Transform
 from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
 from tfx.dsl.components.base.base_component import BaseComponent
 from tfx.dsl.components.common.resolver import Resolver
-from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import LatestBlessedModelStrategy
 from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import pusher_pb2, trainer_pb2, transform_pb2
 from tfx.types import Channel
 from tfx.types.standard_artifacts import Model, ModelBlessing
 
+from components.baseline_model.strategy import LastOtherBlessedModelStrategy
 from components.cifar10_example_gen.component import Cifar10ExampleGen
 from components.example_validator.component import ExampleValidator
 from components.pusher.component import Pusher
@@ -57,9 +57,10 @@ def create_pipeline(settings: Settings, data: str) -> Pipeline:
             schema=schema,
             preprocessing_fn="models.preprocessing.preprocessing_fn",
             splits_config=transform_pb2.SplitsConfig(analyze=[features.TRAIN_SPLIT]),
-            # The graph only: 64×64×3 floats of every image would be 20 times the data.
+            # The graph only: 64×64×3 floats of every image would be 20 times the data. It has no analyzers to cache.
             materialize=False,
             disable_statistics=True,
+            disable_analyzer_cache=True,
         ),
         source_digest("models.preprocessing"),
     )
@@ -86,9 +87,10 @@ def create_pipeline(settings: Settings, data: str) -> Pipeline:
     model = trainer.outputs["model"]
 
     last_blessed = Resolver(
-        strategy_class=LatestBlessedModelStrategy,
+        strategy_class=LastOtherBlessedModelStrategy,
         model=Channel(type=Model),
         model_blessing=Channel(type=ModelBlessing),
+        candidate=model,
     ).with_id("LastBlessedModel")
     evaluator = Evaluator(
         examples=examples,  # raw: the exported signature is what is gated, preprocessing included

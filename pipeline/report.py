@@ -13,8 +13,14 @@ from pipeline.settings import PROJECT_ROOT, Settings
 
 
 def component_line(settings: Settings, component: str) -> str:
-    """Say in a line what a component of the run under way has produced and in how many seconds."""
+    """Say in a line what a component of the run under way has produced and in how many seconds.
+
+    Raises:
+        RuntimeError: it has failed, and TFX's runner has not stopped for that.
+    """
     run = runs.last_run(settings)[component]
+    if run.failed:
+        raise RuntimeError(f"{component} failed; the run's log file says why")
     time = "cached" if run.cached else f"{run.seconds:.1f} s"
     produced = _PRODUCED.get(component, _nothing_to_say)(run)
     return f"  {component:<20} {time:>8}  {produced}".rstrip()

@@ -18,12 +18,14 @@ class ComponentRun:
     Attributes:
       name: The component's id in the pipeline.
       cached: Whether its outputs are those of an earlier run.
+      failed: Whether it ended with an error. TFX lets a run go on after a Resolver that did.
       seconds: From start to end, in seconds.
       outputs: Output artifact by output key (each of our components' outputs is one artifact).
     """
 
     name: str
     cached: bool
+    failed: bool
     seconds: float
     outputs: dict[str, mlmd.Artifact] = field(repr=False)
 
@@ -48,6 +50,7 @@ def _component_run(store: ml_metadata.MetadataStore, execution: mlmd.Execution) 
     return ComponentRun(
         name=node.removeprefix(f"{pipeline}."),
         cached=execution.last_known_state == mlmd.Execution.CACHED,
+        failed=execution.last_known_state == mlmd.Execution.FAILED,
         seconds=(execution.last_update_time_since_epoch - execution.create_time_since_epoch) / 1000,
         outputs={keys[artifact.id]: artifact for artifact in store.get_artifacts_by_id(list(keys))},
     )

@@ -93,8 +93,8 @@ def fetch_official_archive(
                 except _TransientError as error:
                     if attempt == attempts:
                         raise DownloadError(
-                            f"{url}: {error}, {attempts} times. Run the command again to go on where it stopped, "
-                            "or give the path of your own copy as the data."
+                            f"{url}: {error}; gave up after {attempt} of {attempts} tries. Run the command again to "
+                            "go on where it stopped, or give the path of your own copy as the data."
                         ) from error
                     wait_s = backoff_s * 2 ** (attempt - 1)
                     _say(f"{error}; trying again in {wait_s:.0f} s ({attempt} of {attempts} tries)")
@@ -130,11 +130,17 @@ def _download(url: str, part: Path, size_bytes: int, timeout_s: float) -> None:
                         raise DownloadError(f"{url}: sends more than the published {size_bytes} bytes. Check the URL.")
                 have_bytes = file.tell()
     except _INTERRUPTIONS as error:
-        raise _TransientError(f"the download was interrupted ({type(error).__name__}: {error})") from error
+        raise _TransientError(f"the download was interrupted ({_reason(error)})") from error
     except requests.RequestException as error:
         raise DownloadError(f"{url}: {error}. Check the URL.") from error
     if have_bytes < size_bytes:
         raise _TransientError(f"the server stopped after {have_bytes} of {size_bytes} bytes")
+
+
+def _reason(error: requests.RequestException) -> str:
+    """Returns why a connection failed, without the names of the objects that it failed in."""
+    reason = getattr(error.args[0], "reason", None) if error.args else None
+    return str(reason or error).rpartition(">: ")[2] or type(error).__name__
 
 
 def _start_of(response: requests.Response, url: str, part: Path, have_bytes: int, size_bytes: int) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 
 import numpy as np
 import numpy.typing as npt
@@ -46,15 +45,13 @@ def check_image(name: str, data: bytes) -> None:
     if len(data) > MAX_IMAGE_BYTES:
         raise DataError(f"{name}: has {len(data)} bytes, expected at most {MAX_IMAGE_BYTES}. Make it smaller.")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is the lower one
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            width, height, is_png = image.width, image.height, image.format == "PNG"
+            if width * height <= MAX_IMAGE_PIXELS:
+                image.load()
+        if is_png:
             with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-                width, height, image_format = image.width, image.height, image.format
-                if width * height <= MAX_IMAGE_PIXELS:
-                    image.load()
-            if image_format == "PNG" and width * height <= MAX_IMAGE_PIXELS:
-                with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-                    image.verify()  # the checksums, which load() does not look at but TensorFlow does
+                image.verify()  # the checksums, which load() does not look at but TensorFlow does
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged data
         raise DataError(
             f"{name}: not a PNG or JPEG that decodes ({type(error).__name__}: {error}). Replace or remove it."

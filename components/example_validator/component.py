@@ -7,6 +7,6 @@ from components.example_validator.executor import Executor
 
 
 class ExampleValidator(components.ExampleValidator):
-    """TFX's ExampleValidator, but an anomaly stops the run, and splits are compared with the training split."""
+    """TFX's ExampleValidator, but anomalies stop the run, and the test split is compared with training."""
 
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)

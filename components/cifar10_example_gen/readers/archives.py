@@ -109,13 +109,15 @@ class _Limits:
     def admit(self, name: str, size_bytes: int) -> str:
         """Refuses a member by its name or by the size that it claims; returns the name without a leading `./`."""
         where = f"{self._archive}, member {name!r}"
+        if not name:
+            raise DataError(f"{self._archive}: has a member without a name. Fetch or copy it again.")
         if name.startswith("/") or "\\" in name or ".." in name.split("/") or name[1:2] == ":":
             raise DataError(f"{where}: its path leads out of the archive. Do not use this archive.")
         name = posixpath.normpath(name)
         if name in self._names:
             raise DataError(f"{where}: is there twice, expected each name once.")
         self._names.add(name)
-        if size_bytes > self._member_bytes:
+        if not 0 <= size_bytes <= self._member_bytes:
             raise DataError(
                 f"{where}: decompresses to {size_bytes} bytes, expected at most {self._member_bytes}. "
                 "It is no CIFAR-10 batch or small image, perhaps a decompression bomb."
@@ -166,7 +168,8 @@ class _BoundedFile(io.RawIOBase):
 def _iter_tar(
     archive: str, file: IO[bytes] | gzip.GzipFile, wanted: Callable[[str], bool], limits: _Limits
 ) -> Iterator[Member]:
-    with tarfile.open(fileobj=_BoundedFile(file, limits), mode="r:") as tar:
+    bounded = _BoundedFile(file, limits)
+    with tarfile.open(fileobj=bounded, mode="r:") as tar:
         for info in tar:
             name = limits.admit(info.name, info.size)
             if not info.isdir() and not info.isreg():
@@ -175,6 +178,10 @@ def _iter_tar(
                 content = tar.extractfile(info)
                 assert content is not None  # it is None for folders and links only
                 yield _whole(archive, name, content.read(), info.size)
+        # tarfile takes a damaged header, or the end of the file, for the end of the archive
+        bounded.seek(tar.offset)
+        if bounded.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError(f"no end mark at byte {tar.offset}")
 
 
 def _iter_zip(archive: str, file: IO[bytes], wanted: Callable[[str], bool], limits: _Limits) -> Iterator[Member]:

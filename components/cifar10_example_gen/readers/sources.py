@@ -55,6 +55,8 @@ def plan(path: str) -> list[Part]:
             suffixes = ", ".join(archives.ARCHIVE_SUFFIXES)
             raise DataError(f"{path}: not an archive by its name, expected a folder or a name that ends in {suffixes}.")
         return [Part(path)]
+    if archives.is_archive(path):
+        raise DataError(f"{path}: is a folder with the name of an archive. Rename it.")
     inventory = Inventory(path)
     parts, images = [], []
     for name in _list_files(path):

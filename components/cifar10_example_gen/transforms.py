@@ -1,0 +1,135 @@
+"""The Beam part: reads, splits, writes TFRecords and a report, and never fails on bad data.
+
+What is wrong with the data goes into the report instead: an exception inside of Beam would reach the user wrapped in a
+stack trace of the runner.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+import apache_beam as beam
+import tensorflow as tf
+from apache_beam.pvalue import TaggedOutput
+from tfx.components.example_gen import write_split
+from tfx.dsl.io import fileio
+
+from components.cifar10_example_gen import examples
+from components.cifar10_example_gen.errors import DataError
+from components.cifar10_example_gen.readers import sources
+from components.cifar10_example_gen.records import Record
+from models import features
+
+COUNTS = "counts"
+PROBLEMS = "problems"
+
+SHARDS = 4
+"""Files a split. Fixed, so that the same images always give the same files."""
+
+_BLOCK_BYTES = 2**20
+
+_Shard = tuple[str, int]
+_Entry = tuple[bytes, int, bytes]
+
+
+class _ReadPart(beam.DoFn):
+    """From a part of the source to blocks of serialized examples by split and shard, and to problems."""
+
+    def __init__(self, validation_fraction: float) -> None:
+        self._validation_fraction = validation_fraction
+
+    def process(self, part: sources.Part) -> Iterator[tuple[_Shard, list[_Entry]] | TaggedOutput]:
+        blocks: dict[_Shard, list[_Entry]] = {}
+        block_bytes: Counter[_Shard] = Counter()
+        try:
+            for record in sources.read(part):
+                try:
+                    shard, entry = self._entry(record)
+                except DataError as error:
+                    yield TaggedOutput(PROBLEMS, str(error))
+                    continue
+                blocks.setdefault(shard, []).append(entry)
+                block_bytes[shard] += len(entry[-1])
+                if block_bytes[shard] >= _BLOCK_BYTES:
+                    del block_bytes[shard]
+                    yield shard, blocks.pop(shard)
+        except DataError as error:
+            yield TaggedOutput(PROBLEMS, str(error))
+        yield from blocks.items()
+
+    def _entry(self, record: Record) -> tuple[_Shard, _Entry]:
+        digest = examples.image_digest(record)
+        split = examples.split_of(record, digest, self._validation_fraction)
+        serialized = examples.example_of(record).SerializeToString(deterministic=True)
+        # The second half of the digest, since the first half is not spread evenly over the numbers within a split.
+        return (split, digest[8] % SHARDS), (digest[8:], record.label, serialized)
+
+
+class _WriteShard(beam.DoFn):
+    """Writes one file, ordered by digest, and tells how many examples of each class are in it.
+
+    A worker that has to write the file again writes the same bytes to the same place.
+    """
+
+    def __init__(self, examples_uri: str) -> None:
+        self._examples_uri = examples_uri
+
+    def process(self, keyed_blocks: tuple[_Shard, Iterable[list[_Entry]]]) -> Iterator[tuple[str, list[int]]]:
+        (split, shard), blocks = keyed_blocks
+        entries = sorted(entry for block in blocks for entry in block)
+        folder = posixpath.join(self._examples_uri, f"Split-{split}")
+        fileio.makedirs(folder)
+        name = f"{write_split.DEFAULT_TF_RECORD_FILE_NAME}-{shard:05d}-of-{SHARDS:05d}.gz"
+        # PNG and JPEG do not get smaller: the lowest level that is still gzip is as good and several times faster.
+        options = tf.io.TFRecordOptions(compression_type="GZIP", compression_level=1)
+        counts = [0] * features.NUM_CLASSES
+        with tf.io.TFRecordWriter(posixpath.join(folder, name), options) as writer:
+            for _, label, serialized in entries:
+                writer.write(serialized)
+                counts[label] += 1
+        yield split, counts
+
+
+class _WriteReport(beam.DoFn):
+    """Writes counts and problems where the executor finds them, whatever machine this runs on."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def process(self, _: None, counts: list[tuple[str, list[int]]], problems: list[str]) -> None:
+        totals: dict[str, list[int]] = {}
+        for split, by_class in counts:
+            total = totals.get(split, [0] * features.NUM_CLASSES)
+            totals[split] = [a + b for a, b in zip(total, by_class, strict=True)]
+        with fileio.open(self._path, "w") as file:
+            file.write(json.dumps({COUNTS: totals, PROBLEMS: sorted(problems)}, indent=1, sort_keys=True))
+
+
+def read_and_write(
+    pipeline: beam.Pipeline, parts: list[sources.Part], validation_fraction: float, examples_uri: str, report_path: str
+) -> None:
+    """Adds everything to a pipeline: the parts are read, split, and written below `examples_uri`.
+
+    Args:
+        pipeline: The pipeline that is added to.
+        parts: What `sources.plan` returned.
+        validation_fraction: Share of train that is held out, in [0, 1).
+        examples_uri: Folder of the examples artifact; gets `Split-<name>/data_tfrecord-<shard>-of-00004.gz`.
+        report_path: Gets a JSON object: `counts`, by split a list of the number of examples of each class; `problems`,
+            a list of messages: if there is any, the examples are not to be used.
+    """
+    read = (
+        pipeline
+        | "Parts" >> beam.Create(parts)
+        | "Read" >> beam.ParDo(_ReadPart(validation_fraction)).with_outputs(PROBLEMS, main="blocks")
+    )
+    counts = read.blocks | "Shards" >> beam.GroupByKey() | "Write" >> beam.ParDo(_WriteShard(examples_uri))
+    (
+        pipeline
+        | "Once" >> beam.Create([None])
+        | "Report"
+        >> beam.ParDo(_WriteReport(report_path), beam.pvalue.AsList(counts), beam.pvalue.AsList(read[PROBLEMS]))
+    )
