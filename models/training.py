@@ -14,7 +14,7 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
 
-from models import checkpoint, input_pipeline, signatures
+from models import checkpoint, input_pipeline, signatures, warmup
 from models.alexnet import build_alexnet
 from models.augmentation import build_augmentation, rgb_principal_components
 from models.callbacks import EpochLine, RunRecorder, StopOnNonFiniteLoss, run_variables
@@ -75,7 +75,7 @@ class TrainingConfig:
 def run_fn(fn_args: FnArgs) -> None:
     """Trains, or goes on with a run that was interrupted, and exports the SavedModel.
 
-    Writes to `fn_args.serving_model_dir` the SavedModel (see `signatures.export`), and to `fn_args.model_run_dir`
+    Writes to `fn_args.serving_model_dir` the SavedModel (see `signatures.export`) with its warm-up requests, and to `fn_args.model_run_dir`
     history.csv (a row an epoch, see `checkpoint.Epoch`) and the TensorBoard logs. The number of steps comes from the
     data and the recipe: `train_steps` and `eval_steps` are not used.
 
@@ -111,6 +111,7 @@ def run_fn(fn_args: FnArgs) -> None:
     network, history = _train(config, train, validation, transform_graph, devices, run_dir)
 
     signatures.export(network, transform_graph, fn_args.serving_model_dir)
+    warmup.write_requests(train.images[: max(warmup.BATCH_SIZES)].numpy(), fn_args.serving_model_dir)
     _publish(run_dir, history, fn_args.model_run_dir)
     # Only now: until here an interrupted run can go on from it.
     shutil.rmtree(run_dir)

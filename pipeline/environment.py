@@ -60,7 +60,7 @@ FAILURES = {
         "A package has to be compiled and Python's headers are missing: install them (Debian, Ubuntu: "
         "`sudo apt-get install python3-dev`)."
     ),
-    r"command '[^']*(gcc|g\+\+|cc|c\+\+|clang)' failed: no such file": (
+    r"(no such file or directory: '|command '[^']*)(gcc|g\+\+|cc|c\+\+|clang)'": (
         "A package has to be compiled and there is no C++ compiler: install one "
         "(Debian, Ubuntu: `sudo apt-get install g++`)."
     ),

@@ -129,6 +129,7 @@ class Settings:
 PROFILES: dict[str, Settings] = {
     settings.profile: settings
     for settings in (
+        # For tests: one epoch on the bundled sample; every component runs, the gate is barely above chance.
         Settings(
             profile="smoke",
             data=SAMPLE,
@@ -136,14 +137,17 @@ PROFILES: dict[str, Settings] = {
             accuracy_tolerance=1.0,
             training=Hyperparameters(epochs=1, batch_size=32),
         ),
+        # For a first look: the bundled sample, in minutes on a laptop.
         Settings(
             profile="sample",
             data=SAMPLE,
-            accuracy_floor=0.45,
+            accuracy_floor=0.5,
             accuracy_tolerance=0.02,
-            class_recall_floor=0.1,
-            training=Hyperparameters(epochs=12),
+            class_recall_floor=0.2,
+            training=Hyperparameters(batch_size=64, learning_rate=0.02),
         ),
+        # The recipe of the notebook that this project started from. It validates on the test split, so the weights of
+        # the last epoch are exported: choosing the best one would be choosing by the test split.
         Settings(
             profile="seed",
             data=OFFICIAL,
@@ -152,7 +156,6 @@ PROFILES: dict[str, Settings] = {
             accuracy_tolerance=0.02,
             class_recall_floor=0.2,
             training=Hyperparameters(
-                epochs=20,
                 batch_size=32,
                 learning_rate=0.001,
                 momentum=0.0,
@@ -164,6 +167,7 @@ PROFILES: dict[str, Settings] = {
                 export_weights="last",
             ),
         ),
+        # The same network and number of epochs, trained well.
         Settings(
             profile="cifar10",
             data=OFFICIAL,
@@ -173,6 +177,7 @@ PROFILES: dict[str, Settings] = {
         ),
     )
 }
+"""Settings by profile. What each one reaches, on what and in what time, is measured in the README."""
 
 
 def field_types() -> dict[str, type]:

@@ -75,7 +75,6 @@ class Executor(example_validator_executor.Executor):
             statistics=inputs[standard_component_specs.STATISTICS_KEY],
             schema=inputs[standard_component_specs.SCHEMA_KEY],
             serving_statistics=self._training_statistics if is_test else None,
-            custom_validation_config=inputs[standard_component_specs.CUSTOM_VALIDATION_CONFIG_KEY],
         )
         path = os.path.join(folder, example_validator_executor.DEFAULT_FILE_NAME)
         writer_utils.write_anomalies(path, anomalies)

@@ -12,9 +12,13 @@ BATCHES = {**{f"data_batch_{index}.bin": 120 for index in range(1, 6)}, "test_ba
 
 def read_sample() -> dict[str, bytes]:
     """Bytes of the batches of the bundled sample, by file name."""
+    batches = {}
     with tarfile.open(BUNDLED_SAMPLE) as archive:
-        files = {Path(member.name).name: archive.extractfile(member) for member in archive if member.isfile()}
-        return {name: files[name].read() for name in BATCHES}
+        for name in BATCHES:
+            file = archive.extractfile(f"cifar-10-batches-bin/{name}")
+            assert file is not None
+            batches[name] = file.read()
+    return batches
 
 
 def write_archive(path: Path, batches: dict[str, bytes]) -> Path:

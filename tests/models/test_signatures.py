@@ -1,0 +1,88 @@
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import Sample, encode, example
+
+from models import features, input_pipeline, signatures
+from models.alexnet import build_alexnet
+
+
+@pytest.fixture(scope="module")
+def network() -> keras.Model:
+    network = build_alexnet(seed=4)
+    rng = np.random.default_rng(0)
+    # Fresh batch statistics are 0 and 1: with others, an export that lost them would show.
+    network.set_weights([np.abs(w + rng.normal(0, 0.01, w.shape)) if w.ndim == 1 else w for w in network.get_weights()])
+    return network
+
+
+@pytest.fixture(scope="module")
+def served(network: keras.Model, transform_graph, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    export_dir = str(tmp_path_factory.mktemp("export"))
+    signatures.export(network, transform_graph, export_dir)
+    return tf.saved_model.load(export_dir).signatures
+
+
+@pytest.fixture(scope="module")
+def expected(network: keras.Model, transform_graph, sample: Sample) -> np.ndarray:
+    """The Keras model's own answer, float32 [20, 10]."""
+    labels = tf.constant(sample.labels[:20])
+    images, _ = input_pipeline.transform(transform_graph, tf.constant(sample.pngs[:20]), labels)
+    return network(images, training=False).numpy()
+
+
+def test_serving_default_is_the_model(served, expected: np.ndarray, sample: Sample):
+    answer = served["serving_default"](image_bytes=tf.constant(sample.pngs[:20]))
+    assert {name: (value.dtype, value.shape) for name, value in answer.items()} == {
+        "probabilities": (tf.float32, (20, 10)),
+        "class_id": (tf.int64, (20,)),
+        "label": (tf.string, (20,)),
+        "score": (tf.float32, (20,)),
+    }
+    np.testing.assert_allclose(answer["probabilities"], expected, atol=1e-5)
+    np.testing.assert_array_equal(answer["class_id"], expected.argmax(axis=-1))
+    np.testing.assert_allclose(answer["score"], expected.max(axis=-1), atol=1e-5)
+    assert [label.decode() for label in answer["label"].numpy()] == [
+        features.CLASS_NAMES[i] for i in expected.argmax(axis=-1)
+    ]
+
+
+@pytest.mark.parametrize("labels", [True, False])
+def test_classify_is_the_model_with_and_without_label(served, expected: np.ndarray, sample: Sample, labels: bool):
+    serialized = [example(sample.pngs[i], int(sample.labels[i]) if labels else None) for i in range(20)]
+    answer = served["classify"](inputs=tf.constant(serialized))
+    np.testing.assert_allclose(answer["scores"], expected, atol=1e-5)
+    assert answer["classes"].numpy().tolist() == [[name.encode() for name in features.CLASS_NAMES]] * 20
+
+
+def test_embeddings_are_the_last_hidden_layer(served, network: keras.Model, expected: np.ndarray, sample: Sample):
+    embeddings = served["embeddings"](image_bytes=tf.constant(sample.pngs[:20]))["embeddings"]
+    assert embeddings.shape == (20, 1024)
+    assert embeddings.dtype == tf.float32
+    assert (embeddings.numpy() >= 0).all()
+    np.testing.assert_allclose(network.get_layer("dense8")(embeddings), expected, atol=1e-5)
+
+
+def test_answers_do_not_depend_on_the_batch(served, expected: np.ndarray, sample: Sample):
+    alone = served["serving_default"](image_bytes=tf.constant(sample.pngs[7:8]))
+    np.testing.assert_allclose(alone["probabilities"], expected[7:8], atol=1e-5)
+
+
+def test_other_kinds_of_images_are_served(served, sample: Sample):
+    large = encode(np.repeat(np.repeat(sample.pixels[0], 5, axis=0), 3, axis=1))
+    files = [large, encode(sample.pixels[1], "JPEG"), encode(sample.pixels[2, :, :, 0])]
+    answer = served["serving_default"](image_bytes=tf.constant(files))
+    np.testing.assert_allclose(tf.reduce_sum(answer["probabilities"], axis=-1), 1, atol=1e-5)
+
+
+def test_an_undecodable_image_is_refused(served):
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        served["serving_default"](image_bytes=tf.constant([b"no image"]))
+
+
+def test_an_example_without_image_is_refused(served):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="image"):
+        served["classify"](inputs=tf.constant([tf.train.Example().SerializeToString()]))

@@ -1,0 +1,72 @@
+import json
+
+import pytest
+from tfx.dsl.compiler.compiler import Compiler
+from tfx.dsl.components.common.resolver import Resolver
+
+from pipeline import evaluation
+from pipeline.pipeline import create_pipeline
+from pipeline.settings import BUNDLED_SAMPLE, PROFILES, make_settings
+
+OURS = {"Cifar10ExampleGen", "ExampleValidator", "Transform", "Trainer", "Pusher"}
+"""Components that run code of this repository."""
+
+
+@pytest.fixture(scope="module", params=PROFILES)
+def pipeline(request):
+    return create_pipeline(PROFILES[request.param], str(BUNDLED_SAMPLE)), PROFILES[request.param]
+
+
+def test_every_profile_compiles(pipeline):
+    built, settings = pipeline
+    compiled = Compiler().compile(built)
+    assert compiled.pipeline_info.id == f"alexnet_{settings.profile}"
+    assert len(compiled.nodes) == 9
+
+
+def test_every_component_that_runs_our_code_has_its_digest(pipeline):
+    built, _ = pipeline
+    digests = {component.id: component.exec_properties.get("source_digest") for component in built.components}
+    assert {name for name, digest in digests.items() if digest} >= OURS
+    assert len({digests[name] for name in OURS}) == len(OURS)
+    assert digests["ImportSchemaGen"]  # of the schema file
+
+
+def test_nothing_trains_on_or_chooses_by_the_test_split_unless_the_profile_says_so(pipeline):
+    built, settings = pipeline
+    (trainer,) = (component for component in built.components if component.id == "Trainer")
+    train = json.loads(trainer.exec_properties["train_args"])["splits"]
+    validation = json.loads(trainer.exec_properties["eval_args"])["splits"]
+    assert train == ["train"]
+    assert validation == (["test"] if settings.profile == "seed" else ["validation"])
+
+
+def test_training_waits_for_the_data_to_be_validated(pipeline):
+    built, _ = pipeline
+    by_id = {component.id: component for component in built.components}
+    assert by_id["ExampleValidator"] in by_id["Transform"].upstream_nodes
+    assert by_id["Transform"] in by_id["Trainer"].upstream_nodes
+
+
+def test_the_gate_reads_raw_examples_of_the_test_split(pipeline):
+    built, _ = pipeline
+    by_id = {component.id: component for component in built.components}
+    evaluator = by_id["Evaluator"]
+    assert evaluator.inputs["examples"] == by_id["Cifar10ExampleGen"].outputs["examples"]
+    assert json.loads(evaluator.exec_properties["example_splits"]) == ["test"]
+    assert any(isinstance(node, Resolver) for node in evaluator.upstream_nodes)
+
+
+def test_thresholds_of_the_gate_are_those_of_the_settings():
+    settings = make_settings("sample", {"accuracy_floor": 0.5, "accuracy_tolerance": 0.03, "class_recall_floor": 0.2})
+    metrics = evaluation.eval_config(settings).metrics_specs[0].metrics
+    gated = [metric for metric in metrics if metric.per_slice_thresholds]
+    assert [json.loads(metric.config)["name"] for metric in gated] == ["accuracy"]
+    assert not any(metric.HasField("threshold") for metric in metrics)  # those would hold for every slice
+    whole, by_class = gated[0].per_slice_thresholds
+    assert not whole.slicing_specs[0].feature_keys
+    assert whole.threshold.value_threshold.lower_bound.value == 0.5
+    assert whole.threshold.change_threshold.absolute.value == -0.03
+    assert list(by_class.slicing_specs[0].feature_keys) == ["label"]
+    assert by_class.threshold.value_threshold.lower_bound.value == 0.2
+    assert not by_class.threshold.HasField("change_threshold")
