@@ -11,14 +11,14 @@ from models import features
 from pipeline.settings import Settings
 
 if TYPE_CHECKING:
-    import tensorflow_model_analysis as tfma
     from ml_metadata.proto.metadata_store_pb2 import Artifact
+    from tensorflow_model_analysis.proto.config_pb2 import EvalConfig
 
 SIGNATURE = "classify"
 """What is gated: serialized tf.Examples in, as they come from ExampleGen; `scores` float32 [batch, 10] out."""
 
 
-def eval_config(settings: Settings) -> tfma.EvalConfig:
+def eval_config(settings: Settings) -> EvalConfig:
     """Build TFMA's configuration.
 
     Metrics, overall and by class slice: accuracy, top-3 accuracy, loss (sparse categorical cross-entropy, nats), and
@@ -26,31 +26,31 @@ def eval_config(settings: Settings) -> tfma.EvalConfig:
     calibration. Thresholds: `accuracy_floor`, and `accuracy_tolerance` against the last blessed model, for the test
     split as a whole; `class_recall_floor` for each class.
     """
-    import tensorflow_model_analysis as tfma
+    from tensorflow_model_analysis.proto import config_pb2  # TFX 1.21's TFMA does not offer all of it at its top level
 
-    whole_split, by_class = tfma.SlicingSpec(), tfma.SlicingSpec(feature_keys=[features.LABEL_KEY])
+    whole_split, by_class = config_pb2.SlicingSpec(), config_pb2.SlicingSpec(feature_keys=[features.LABEL_KEY])
 
-    def metric(class_name: str, **config: object) -> tfma.MetricConfig:
-        return tfma.MetricConfig(class_name=class_name, config=json.dumps(config, sort_keys=True))
+    def metric(class_name: str, **config: object) -> config_pb2.MetricConfig:
+        return config_pb2.MetricConfig(class_name=class_name, config=json.dumps(config, sort_keys=True))
 
     accuracy = metric("SparseCategoricalAccuracy", name="accuracy")
     # Not the MetricConfig's own threshold: that would hold for every slice.
     accuracy.per_slice_thresholds.extend(
         [
-            tfma.PerSliceMetricThreshold(
+            config_pb2.PerSliceMetricThreshold(
                 slicing_specs=[whole_split],
-                threshold=tfma.MetricThreshold(
-                    value_threshold=tfma.GenericValueThreshold(lower_bound={"value": settings.accuracy_floor}),
-                    change_threshold=tfma.GenericChangeThreshold(
-                        direction=tfma.MetricDirection.HIGHER_IS_BETTER,
+                threshold=config_pb2.MetricThreshold(
+                    value_threshold=config_pb2.GenericValueThreshold(lower_bound={"value": settings.accuracy_floor}),
+                    change_threshold=config_pb2.GenericChangeThreshold(
+                        direction=config_pb2.MetricDirection.HIGHER_IS_BETTER,
                         absolute={"value": -settings.accuracy_tolerance},
                     ),
                 ),
             ),
-            tfma.PerSliceMetricThreshold(
+            config_pb2.PerSliceMetricThreshold(
                 slicing_specs=[by_class],  # accuracy on the images of a class is the recall of that class
-                threshold=tfma.MetricThreshold(
-                    value_threshold=tfma.GenericValueThreshold(lower_bound={"value": settings.class_recall_floor})
+                threshold=config_pb2.MetricThreshold(
+                    value_threshold=config_pb2.GenericValueThreshold(lower_bound={"value": settings.class_recall_floor})
                 ),
             ),
         ]
@@ -60,11 +60,13 @@ def eval_config(settings: Settings) -> tfma.EvalConfig:
         for index, name in enumerate(features.CLASS_NAMES)
         for prefix, class_name in (("precision", "Precision"), ("recall", "Recall"), ("f1", "F1Score"))
     ]
-    return tfma.EvalConfig(
-        model_specs=[tfma.ModelSpec(signature_name=SIGNATURE, label_key=features.LABEL_KEY, prediction_key="scores")],
+    return config_pb2.EvalConfig(
+        model_specs=[
+            config_pb2.ModelSpec(signature_name=SIGNATURE, label_key=features.LABEL_KEY, prediction_key="scores")
+        ],
         slicing_specs=[whole_split, by_class],
         metrics_specs=[
-            tfma.MetricsSpec(
+            config_pb2.MetricsSpec(
                 metrics=[
                     accuracy,
                     metric("SparseTopKCategoricalAccuracy", name="top_3_accuracy", k=3),
@@ -73,9 +75,9 @@ def eval_config(settings: Settings) -> tfma.EvalConfig:
                     *class_metrics,
                 ]
             ),
-            tfma.MetricsSpec(
+            config_pb2.MetricsSpec(
                 metrics=[metric("CalibrationPlot", num_buckets=20)],
-                binarize=tfma.BinarizationOptions(class_ids={"values": range(features.NUM_CLASSES)}),
+                binarize=config_pb2.BinarizationOptions(class_ids={"values": range(features.NUM_CLASSES)}),
             ),
         ],
     )
