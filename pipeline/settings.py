@@ -129,13 +129,13 @@ class Settings:
 PROFILES: dict[str, Settings] = {
     settings.profile: settings
     for settings in (
-        # For tests: one epoch on the bundled sample; every component runs, the gate is barely above chance.
+        # For tests: two epochs on the bundled sample; every component runs, the gate is barely above chance.
         Settings(
             profile="smoke",
             data=SAMPLE,
             accuracy_floor=0.15,
             accuracy_tolerance=1.0,
-            training=Hyperparameters(epochs=1, batch_size=32),
+            training=Hyperparameters(epochs=2, batch_size=32, learning_rate=0.02),
         ),
         # For a first look: the bundled sample, in minutes on a laptop.
         Settings(
