@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from models import features, input_pipeline
+from models import features, image_checks, input_pipeline
 from models.alexnet import EMBEDDING_LAYER
 
 
@@ -34,7 +34,7 @@ class AlexNetServing(tf.Module):
             `probabilities` float32 [N, 10] in label order; of the most probable class its `class_id` int64 [N],
             `label` string [N] and `score` float32 [N].
         """
-        _, probabilities = self._predict(image_bytes)
+        _, probabilities = self._predict(image_bytes, "image_bytes")
         class_id = tf.argmax(probabilities, axis=-1)
         return {
             "probabilities": probabilities,
@@ -54,7 +54,7 @@ class AlexNetServing(tf.Module):
             `classes` string [N, 10], the class names in label order; `scores` float32 [N, 10], their probabilities.
         """
         spec = {features.IMAGE_KEY: input_pipeline.RAW_FEATURE_SPEC[features.IMAGE_KEY]}
-        _, scores = self._predict(tf.io.parse_example(inputs, spec)[features.IMAGE_KEY])
+        _, scores = self._predict(tf.io.parse_example(inputs, spec)[features.IMAGE_KEY], "inputs")
         classes = tf.tile(tf.constant([features.CLASS_NAMES]), [tf.shape(scores)[0], 1])
         return {"classes": classes, "scores": scores}
 
@@ -68,16 +68,19 @@ class AlexNetServing(tf.Module):
         Returns:
             `embeddings` float32 [N, 1024], not negative.
         """
-        embeddings, _ = self._predict(image_bytes)
+        embeddings, _ = self._predict(image_bytes, "image_bytes")
         return {"embeddings": embeddings}
 
-    def _predict(self, image_bytes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _predict(self, image_bytes: tf.Tensor, input_name: str) -> tuple[tf.Tensor, tf.Tensor]:
         """String [N] to embeddings float32 [N, 1024] and probabilities float32 [N, 10]."""
+        image_bytes = image_checks.ensure_decodable(image_bytes, input_name)
+        batch_size = tf.shape(image_bytes)[0]
         # The Transform graph was traced with a label; it has no part in the image.
-        no_labels = tf.zeros([tf.shape(image_bytes)[0]], tf.int64)
-        images, _ = input_pipeline.transform(self.transform_graph, image_bytes, no_labels)
+        images, _ = input_pipeline.transform(self.transform_graph, image_bytes, tf.zeros([batch_size], tf.int64))
+        # TensorFlow's convolution on the CPU fails on an empty batch: it gets a blank image, whose answer is cut off.
+        images = tf.cond(batch_size > 0, lambda: images, lambda: tf.zeros([1, *images.shape[1:]]))
         embeddings, probabilities = self.model(images, training=False)
-        return embeddings, probabilities
+        return embeddings[:batch_size], probabilities[:batch_size]
 
 
 def export(model: keras.Model, transform_graph: Any, export_dir: str) -> None:

@@ -75,9 +75,9 @@ class TrainingConfig:
 def run_fn(fn_args: FnArgs) -> None:
     """Trains, or goes on with a run that was interrupted, and exports the SavedModel.
 
-    Writes to `fn_args.serving_model_dir` the SavedModel (see `signatures.export`) with its warm-up requests, and to `fn_args.model_run_dir`
-    history.csv (a row an epoch, see `checkpoint.Epoch`) and the TensorBoard logs. The number of steps comes from the
-    data and the recipe: `train_steps` and `eval_steps` are not used.
+    Writes to `fn_args.serving_model_dir` the SavedModel (see `signatures.export`) with its warm-up requests, and to
+    `fn_args.model_run_dir` history.csv (a row an epoch, see `checkpoint.Epoch`) and the TensorBoard logs. The number
+    of steps comes from the data and the recipe: `train_steps` and `eval_steps` are not used.
 
     Args:
         fn_args: from TFX; `custom_config` as `TrainingConfig` describes it.

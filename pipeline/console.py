@@ -88,6 +88,7 @@ def failed_component(error: BaseException) -> str:
 
 
 def root_message(error: BaseException) -> str:
-    """An error's message without what Beam wraps around it."""
-    message = re.sub(r"\s*\[while running '.*?'\]", "", str(error), flags=re.DOTALL).strip()
-    return f"{message or type(error).__name__}"
+    """An error's message without what Beam wraps around it, and the message of what caused it."""
+    message = re.sub(r"\s*\[while running '.*?'\]", "", str(error), flags=re.DOTALL).strip() or type(error).__name__
+    cause = error.__cause__
+    return message if cause is None or str(cause) in message else f"{message} ({root_message(cause)})"

@@ -78,3 +78,9 @@ def test_an_error_in_describing_a_component_ends_the_run():
 )
 def test_root_message_is_free_of_beams_wrapping(message, shown):
     assert console.root_message(ValueError(message)) == shown
+
+
+def test_root_message_says_the_cause():
+    error = ValueError("could not import models.training")
+    error.__cause__ = ModuleNotFoundError("No module named 'models.warmup'")
+    assert console.root_message(error) == "could not import models.training (No module named 'models.warmup')"
