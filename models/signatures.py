@@ -22,6 +22,9 @@ class AlexNetServing(tf.Module):
         super().__init__(name="alexnet_serving")
         self.model = keras.Model(model.inputs, [model.get_layer(EMBEDDING_LAYER).output, model.outputs[0]])
         self.transform_graph = transform_graph
+        # TensorFlow Serving restores the tf.Variables that a module holds by itself. Below a tf.Module it does not find
+        # those of a Keras 3 model (tf.saved_model.load does), and every request would fail.
+        self.variables_to_restore = [variable.value for variable in self.model.variables]
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
     def serving_default(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:

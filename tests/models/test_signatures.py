@@ -1,3 +1,4 @@
+import re
 from typing import Any
 
 import keras
@@ -20,9 +21,14 @@ def network() -> keras.Model:
 
 
 @pytest.fixture(scope="module")
-def served(network: keras.Model, transform_graph, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    export_dir = str(tmp_path_factory.mktemp("export"))
-    signatures.export(network, transform_graph, export_dir)
+def export_dir(network: keras.Model, transform_graph, tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = str(tmp_path_factory.mktemp("export"))
+    signatures.export(network, transform_graph, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def served(export_dir: str) -> Any:
     return tf.saved_model.load(export_dir).signatures
 
 
@@ -48,6 +54,17 @@ def test_serving_default_is_the_model(served, expected: np.ndarray, sample: Samp
     assert [label.decode() for label in answer["label"].numpy()] == [
         features.CLASS_NAMES[i] for i in expected.argmax(axis=-1)
     ]
+
+
+def test_a_session_restores_every_variable(export_dir: str, expected: np.ndarray, sample: Sample):
+    # TensorFlow Serving loads like this, and not like tf.saved_model.load, which finds variables that this does not.
+    with tf.Graph().as_default() as graph, tf.compat.v1.Session(graph=graph) as session:
+        loaded = tf.compat.v1.saved_model.loader.load(session, ["serve"], export_dir)
+        signature = loaded.signature_def["serving_default"]
+        answer = session.run(
+            signature.outputs["probabilities"].name, {signature.inputs["image_bytes"].name: sample.pngs[:20]}
+        )
+    np.testing.assert_allclose(answer, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("labels", [True, False])
@@ -78,9 +95,25 @@ def test_other_kinds_of_images_are_served(served, sample: Sample):
     np.testing.assert_allclose(tf.reduce_sum(answer["probabilities"], axis=-1), 1, atol=1e-5)
 
 
-def test_an_undecodable_image_is_refused(served):
-    with pytest.raises(tf.errors.InvalidArgumentError):
-        served["serving_default"](image_bytes=tf.constant([b"no image"]))
+@pytest.mark.parametrize("signature", ["serving_default", "classify", "embeddings"])
+def test_an_undecodable_image_is_refused_and_named(served, sample: Sample, signature: str):
+    files = [sample.pngs[0], sample.pngs[1], b"no image"]
+    name, values = "image_bytes", files
+    if signature == "classify":
+        name, values = "inputs", [example(file) for file in files]
+    message = re.escape(f"{name}[2] is not a PNG, JPEG, BMP or GIF image (8 bytes)")
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        served[signature](**{name: tf.constant(values)})
+
+
+@pytest.mark.parametrize("signature", ["serving_default", "classify", "embeddings"])
+def test_an_empty_batch_has_an_empty_answer(served, signature: str):
+    name = "inputs" if signature == "classify" else "image_bytes"
+    full = served[signature].structured_outputs
+    answer = served[signature](**{name: tf.constant([], tf.string)})
+    assert {key: value.shape.as_list() for key, value in answer.items()} == {
+        key: [0, *spec.shape[1:]] for key, spec in full.items()
+    }
 
 
 def test_an_example_without_image_is_refused(served):

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import Sample, example, write_examples
+from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 from tfx.components.trainer.fn_args_utils import FnArgs
 
-from models import checkpoint, training
+from models import checkpoint, training, warmup
 from models.callbacks import NonFiniteLossError
 from models.hyperparameters import Hyperparameters
 
@@ -248,3 +249,10 @@ def test_a_wrong_configuration_is_refused_by_name(workspace: Workspace, change: 
     config = {name: value for name, value in config.items() if value is not None}
     with pytest.raises(ValueError, match=message):
         training.TrainingConfig.from_custom_config(config)
+
+
+def test_the_export_holds_warm_up_requests_of_training_images(whole: Workspace, sample: Sample):
+    file = whole.root / "first" / "Format-Serving" / warmup.WARMUP_FILE
+    records = [PredictionLog.FromString(record.numpy()) for record in tf.data.TFRecordDataset(str(file))]
+    sent = [image for record in records for image in record.predict_log.request.inputs["image_bytes"].string_val]
+    assert set(sent) == set(sample.pngs[: max(warmup.BATCH_SIZES)])
