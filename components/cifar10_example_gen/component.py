@@ -28,7 +28,7 @@ class Cifar10ExampleGen(example_gen.FileBasedExampleGen):
 
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(executor.Executor)
 
-    def __init__(self, data: str, validation_fraction: float = 0.1, source_digest: str = "") -> None:
+    def __init__(self, data: str, validation_fraction: float = 0.1) -> None:
         """Constructs the component. The data need not be in reach here; it is looked at when the component runs.
 
         Args:
@@ -36,7 +36,6 @@ class Cifar10ExampleGen(example_gen.FileBasedExampleGen):
                 s3://): the CIFAR-10 binary batches, the Python batches, or images as
                 `train|test/<class>/*.png|jpg|jpeg`.
             validation_fraction: Share of the training images that is held out as the split validation, in [0, 1).
-            source_digest: Digest of the code that reads the data. TFX reuses a cached output only where it is the same.
 
         Raises:
             DataError: The path has a character that TFX would take for a file pattern.
@@ -51,13 +50,7 @@ class Cifar10ExampleGen(example_gen.FileBasedExampleGen):
         path = data if "://" in data else os.path.abspath(data)
         base, patterns = _input_files(path)
         settings = struct_pb2.Struct()
-        settings.update(
-            {
-                executor.DATA_KEY: path,
-                executor.VALIDATION_FRACTION_KEY: validation_fraction,
-                executor.SOURCE_DIGEST_KEY: source_digest,
-            }
-        )
+        settings.update({executor.DATA_KEY: path, executor.VALIDATION_FRACTION_KEY: validation_fraction})
         custom_config = example_gen_pb2.CustomConfig()
         custom_config.custom_config.Pack(settings)
         super().__init__(

@@ -23,7 +23,6 @@ from models import features
 
 DATA_KEY = "data"
 VALIDATION_FRACTION_KEY = "validation_fraction"
-SOURCE_DIGEST_KEY = "source_digest"
 
 EXAMPLES_PROPERTY = "{split}_examples"
 """Custom property (int) of the examples artifact: number of examples in a split."""
@@ -49,8 +48,8 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         Args:
             input_dict: Not used.
             output_dict: `examples`, one artifact.
-            exec_properties: `custom_config`, JSON of a CustomConfig that packs a Struct with data,
-                validation_fraction and source_digest.
+            exec_properties: `custom_config`, JSON of a CustomConfig that packs a Struct with data
+                and validation_fraction.
 
         Raises:
             DataError: The data cannot be used; the message says why.
