@@ -1,5 +1,6 @@
 """What the exported SavedModel answers, each signature through the one Transform graph."""
 
+import functools
 from typing import Any
 
 import keras
@@ -20,11 +21,12 @@ class AlexNetServing(tf.Module):
             transform_graph: from `input_pipeline.load_transform_graph`.
         """
         super().__init__(name="alexnet_serving")
-        self.model = keras.Model(model.inputs, [model.get_layer(EMBEDDING_LAYER).output, model.outputs[0]])
+        network = keras.Model(model.inputs, [model.get_layer(EMBEDDING_LAYER).output, model.outputs[0]])
+        # TensorFlow Serving restores the tf.Variables that a module holds by itself. It must not hold the Keras model:
+        # that would save its variables once more, as copies that no signature reads.
+        self._call_network = functools.partial(network, training=False)
+        self._weights = [weight.value for weight in network.weights]
         self.transform_graph = transform_graph
-        # TensorFlow Serving restores the tf.Variables that a module holds by itself. Below a tf.Module it does not find
-        # those of a Keras 3 model (tf.saved_model.load does), and every request would fail.
-        self.variables_to_restore = [variable.value for variable in self.model.variables]
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
     def serving_default(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -82,7 +84,7 @@ class AlexNetServing(tf.Module):
         images, _ = input_pipeline.transform(self.transform_graph, image_bytes, tf.zeros([batch_size], tf.int64))
         # TensorFlow's convolution on the CPU fails on an empty batch: it gets a blank image, whose answer is cut off.
         images = tf.cond(batch_size > 0, lambda: images, lambda: tf.zeros([1, *images.shape[1:]]))
-        embeddings, probabilities = self.model(images, training=False)
+        embeddings, probabilities = self._call_network(images)
         return embeddings[:batch_size], probabilities[:batch_size]
 
 

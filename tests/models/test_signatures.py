@@ -67,6 +67,12 @@ def test_a_session_restores_every_variable(export_dir: str, expected: np.ndarray
     np.testing.assert_allclose(answer, expected, atol=1e-5)
 
 
+def test_every_weight_is_saved_once(export_dir: str, network: keras.Model):
+    variables = tf.train.list_variables(f"{export_dir}/variables/variables")
+    shapes = [tuple(shape) for name, shape in variables if name.endswith("VARIABLE_VALUE")]
+    assert sorted(shapes) == sorted(tuple(weight.shape) for weight in network.weights)
+
+
 @pytest.mark.parametrize("labels", [True, False])
 def test_classify_is_the_model_with_and_without_label(served, expected: np.ndarray, sample: Sample, labels: bool):
     serialized = [example(sample.pngs[i], int(sample.labels[i]) if labels else None) for i in range(20)]
