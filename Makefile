@@ -31,7 +31,7 @@ VENV := PATH="$(CURDIR)/.venv/bin:$$PATH"
 SYSTEM_PYTHON = $(shell for python in python3 /usr/bin/python3 /usr/local/bin/python3; do \
 	if $$python -c '' 2>/dev/null; then echo $$python; break; fi; done)
 
-.PHONY: help run test lint format environment lock clean distclean
+.PHONY: help run serve test lint format environment lock clean distclean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' "$(CURDIR)/Makefile"
@@ -40,6 +40,9 @@ run: environment  ## Run the pipeline: PROFILE=sample|seed|cifar10, DATA=path of
 	@if [ -d "$(LOCAL_HOME)/$(PIPELINE_NAME)" ]; then verb=update; else verb=create; fi; \
 	$(VENV) tfx pipeline $$verb --engine local --pipeline_path "$(RUNNER)" && \
 	$(VENV) tfx run create --engine local --pipeline_name "$(PIPELINE_NAME)"
+
+serve: environment  ## Serve the model that PROFILE has pushed, on ports 8500 (gRPC) and 8501 (REST)
+	@$(VENV) python -m serving.launch
 
 test: lint  ## Check style and types, and run all tests
 	@$(VENV) python -m pytest

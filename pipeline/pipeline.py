@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from tfx.components import Evaluator, StatisticsGen, Trainer, Transform
+from tfx.components import Evaluator, InfraValidator, StatisticsGen, Trainer, Transform
 from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
 from tfx.dsl.components.base.base_component import BaseComponent
 from tfx.dsl.components.common.resolver import Resolver
 from tfx.orchestration.pipeline import Pipeline
-from tfx.proto import pusher_pb2, trainer_pb2, transform_pb2
-from tfx.types import Channel
+from tfx.proto import infra_validator_pb2, pusher_pb2, trainer_pb2, transform_pb2
+from tfx.types import BaseChannel, Channel
 from tfx.types.standard_artifacts import Model, ModelBlessing
 
 from components.baseline_model.strategy import LastOtherBlessedModelStrategy
 from components.cifar10_example_gen.component import Cifar10ExampleGen
 from components.example_validator.component import ExampleValidator
 from components.pusher.component import Pusher
+from components.serving_validator.component import ServingValidator
 from models import features
 from pipeline import evaluation
-from pipeline.settings import PROJECT_ROOT, Settings
+from pipeline.settings import LOCAL_SERVER, PROJECT_ROOT, Settings
 from pipeline.source_digest import file_digest, source_digest
 
 SCHEMA_FILE = PROJECT_ROOT / "data" / "schema.pbtxt"
@@ -99,10 +100,12 @@ def create_pipeline(settings: Settings, data: str) -> Pipeline:
         baseline_model=last_blessed.outputs["model"],
         eval_config=evaluation.eval_config(settings),
     )
+    serving_validator = _serving_validator(settings, model, examples)
     pusher = versioned(
         Pusher(
             model=model,
             model_blessing=evaluator.outputs["blessing"],
+            infra_blessing=serving_validator.outputs["blessing"],
             push_destination=pusher_pb2.PushDestination(
                 filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=str(settings.serving_dir))
             ),
@@ -121,9 +124,41 @@ def create_pipeline(settings: Settings, data: str) -> Pipeline:
             trainer,
             last_blessed,
             evaluator,
+            serving_validator,
             pusher,
         ],
         enable_cache=settings.enable_cache,
+    )
+
+
+def _serving_validator(settings: Settings, model: BaseChannel, examples: BaseChannel) -> BaseComponent:
+    """The component that serves the candidate on trial: ours, or TFX's where Docker or Kubernetes is asked for."""
+    if settings.serving_validation == LOCAL_SERVER:
+        return versioned(
+            ServingValidator(
+                model=model,
+                examples=examples,
+                split=features.TEST_SPLIT,
+                latency_budget_s=settings.latency_budget_s,
+            ),
+            source_digest("components.serving_validator", "serving.server"),
+        )
+    platforms = {
+        "docker": {"local_docker": infra_validator_pb2.LocalDockerConfig()},
+        "kubernetes": {"kubernetes": infra_validator_pb2.KubernetesConfig()},
+    }
+    return InfraValidator(
+        model=model,
+        examples=examples,
+        serving_spec=infra_validator_pb2.ServingSpec(
+            tensorflow_serving=infra_validator_pb2.TensorFlowServing(tags=["latest"]),
+            **platforms[settings.serving_validation],
+        ),
+        request_spec=infra_validator_pb2.RequestSpec(
+            tensorflow_serving=infra_validator_pb2.TensorFlowServingRequestSpec(signature_names=[evaluation.SIGNATURE]),
+            num_examples=16,
+            split_name=features.TEST_SPLIT,
+        ),
     )
 
 

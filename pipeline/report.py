@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from models import features
 from pipeline import evaluation, runs
 from pipeline.runs import ComponentRun
-from pipeline.settings import PROJECT_ROOT, Settings
+from pipeline.settings import DEFAULT_PROFILE, PROJECT_ROOT, Settings
 
 
 def component_line(settings: Settings, component: str) -> str:
@@ -31,11 +32,10 @@ def last_lines(settings: Settings, total_s: float) -> str:
     run = runs.last_run(settings)
     verdict = evaluation.read_verdict(settings, run["Evaluator"].outputs)
     pushed = run["Pusher"].outputs["pushed_model"].custom_properties
-    lines = [
-        "",
-        f"Test accuracy {verdict.accuracy:.4f}   gate: {'BLESSED' if verdict.blessed else 'NOT BLESSED'}",
-    ]
-    lines += [f"  {check}" for check in verdict.checks]
+    serving_blessed, serving_checks = _serving_verdict(run)
+    blessed = verdict.blessed and serving_blessed
+    lines = ["", f"Test accuracy {verdict.accuracy:.4f}   gate: {'BLESSED' if blessed else 'NOT BLESSED'}"]
+    lines += [f"  {check}" for check in (*verdict.checks, *serving_checks)]
     if pushed["pushed"].int_value:
         new = not run["Pusher"].cached
         destination = Path(pushed["pushed_destination"].string_value)
@@ -44,16 +44,26 @@ def last_lines(settings: Settings, total_s: float) -> str:
         lines.append(f"Nothing pushed; what {_short(settings.serving_dir)} held before stays.")
     seconds = " · ".join(f"{c.name} {c.seconds:.1f}" for c in run.values() if not c.cached)
     lines.append(f"Seconds by component: {seconds or 'all cached'}; {total_s:.1f} in all")
-    lines.append(_next_step(settings, verdict.blessed))
+    lines.append(_next_step(settings, blessed))
     return "\n".join(lines)
+
+
+def _serving_verdict(run: Mapping[str, ComponentRun]) -> tuple[bool, list[str]]:
+    """Whether the candidate has served as it has to, and a line a check."""
+    if "ServingValidator" not in run:
+        blessed = bool(run["InfraValidator"].outputs["blessing"].custom_properties["blessed"].int_value)
+        return blessed, [f"{'ok ' if blessed else 'NO '} TFX's InfraValidator"]
+    blessing = run["ServingValidator"].outputs["blessing"]
+    checks = json.loads((Path(blessing.uri) / "checks.json").read_text())
+    lines = [f"{'ok ' if check['reached'] else 'NO '} {check['name']}: {check['finding']}" for check in checks]
+    return bool(blessing.custom_properties["blessed"].int_value), lines
 
 
 def _next_step(settings: Settings, blessed: bool) -> str:
     if not blessed:
-        return "Next: train for longer (ALEXNET_EPOCHS=…), or see the README on changing the gate"
-    if settings.profile in ("smoke", "sample"):
-        return "Next: make run PROFILE=cifar10 (all of CIFAR-10)"
-    return f"Next: serve {_short(settings.serving_dir)} with TensorFlow Serving (see the README)"
+        return "Next: see the lines above that begin with NO; the README says how to change the recipe and the gate"
+    profile = "" if settings.profile == DEFAULT_PROFILE else f" PROFILE={settings.profile}"
+    return f"Next: make serve{profile}"
 
 
 def _nothing_to_say(run: ComponentRun) -> str:
@@ -93,6 +103,8 @@ _PRODUCED: dict[str, Callable[[ComponentRun], str]] = {
     "Trainer": _training,
     "LastBlessedModel": _baseline,
     "Evaluator": _blessing,
+    "InfraValidator": _blessing,
+    "ServingValidator": _blessing,
     "Pusher": _pushed,
 }
 

@@ -35,6 +35,9 @@ DEFAULT_PROFILE = "sample"
 SAMPLE = "sample"
 OFFICIAL = "official"
 
+LOCAL_SERVER = "local_server"
+SERVING_VALIDATIONS = (LOCAL_SERVER, "docker", "kubernetes")
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -62,6 +65,12 @@ class Settings:
     class_recall_floor: float = 0.0
     """Recall on the test split that a model must reach in each class, in [0, 1]."""
 
+    serving_validation: str = LOCAL_SERVER
+    """Where a candidate is served on trial: `local_server`, or TFX's InfraValidator on `docker` or `kubernetes`."""
+
+    latency_budget_s: float = 0.2
+    """Largest median time of a gRPC request for one image, in seconds. Used with `local_server` only."""
+
     output_dir: str = str(PROJECT_ROOT / "outputs")
     """Where all that runs write goes, in a folder by profile."""
 
@@ -80,6 +89,9 @@ class Settings:
         self._check("validation_fraction", 0 <= self.validation_fraction < 1, "in [0, 1)")
         for name in ("accuracy_floor", "accuracy_tolerance", "class_recall_floor"):
             self._check(name, 0 <= getattr(self, name) <= 1, "in [0, 1]")
+        allowed = f"one of {', '.join(SERVING_VALIDATIONS)}"
+        self._check("serving_validation", self.serving_validation in SERVING_VALIDATIONS, allowed)
+        self._check("latency_budget_s", self.latency_budget_s > 0, "greater than 0")
 
     def _check(self, name: str, allowed: bool, expected: str) -> None:
         if not allowed:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("components", "models")
+PACKAGES = ("components", "models", "serving")
 """Our packages whose code components run."""
 
 

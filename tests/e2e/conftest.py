@@ -27,7 +27,7 @@ def settings_for(tmp_path_factory, small_data) -> Callable[..., Settings]:
     output_dir = tmp_path_factory.mktemp("outputs")
 
     def make(**changes) -> Settings:
-        own = {"data": str(small_data), "output_dir": str(output_dir), "accuracy_floor": 0.0}
+        own = {"data": str(small_data), "output_dir": str(output_dir), "accuracy_floor": 0.0, "latency_budget_s": 30.0}
         return make_settings("smoke", own | changes)
 
     return make

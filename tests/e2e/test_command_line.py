@@ -20,6 +20,7 @@ COMPONENTS = [
     "Transform",
     "Trainer",
     "Evaluator",
+    "ServingValidator",
     "Pusher",
 ]
 
@@ -28,7 +29,7 @@ COMPONENTS = [
 def project(tmp_path_factory, small_data):
     """A copy of the project, and a function that runs a command in it and returns which components were not cached."""
     root = tmp_path_factory.mktemp("project")
-    for room in ("components", "models", "pipeline", "data"):
+    for room in ("components", "models", "pipeline", "serving", "data"):
         shutil.copytree(PROJECT_ROOT / room, root / room, ignore=shutil.ignore_patterns("__pycache__", "*.gz"))
     settings = make_settings("smoke", {"output_dir": str(root / "outputs")})
     environment = {
@@ -39,6 +40,7 @@ def project(tmp_path_factory, small_data):
         "ALEXNET_DATA": str(small_data),
         "ALEXNET_OUTPUT_DIR": settings.output_dir,
         "ALEXNET_ACCURACY_FLOOR": "0",
+        "ALEXNET_LATENCY_BUDGET_S": "30",
     }
 
     def run(*command, expected_status=0, **changed):
@@ -97,7 +99,7 @@ def test_edited_model_trains_again_on_cached_data(project):
     root, _, run, executed = project
     append(root / "models" / "alexnet.py", "EDITED = True")
     run(sys.executable, "-m", "pipeline.local_runner")
-    assert executed() == ["Trainer", "Evaluator", "Pusher"]
+    assert executed() == ["Trainer", "Evaluator", "ServingValidator", "Pusher"]
 
 
 def test_edited_component_runs_alone(project):

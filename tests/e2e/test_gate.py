@@ -70,6 +70,7 @@ def test_every_component_ran_and_left_its_artifact(trained):
         "Trainer": {"model", "model_run"},
         "LastBlessedModel": {"candidate"},
         "Evaluator": {"evaluation", "blessing"},
+        "ServingValidator": {"blessing"},
         "Pusher": {"pushed_model"},
     }
     assert not any(component.cached or component.failed for component in run.values())

@@ -8,7 +8,7 @@ from pipeline import evaluation
 from pipeline.pipeline import create_pipeline
 from pipeline.settings import BUNDLED_SAMPLE, PROFILES, make_settings
 
-OURS = {"Cifar10ExampleGen", "ExampleValidator", "Transform", "Trainer", "Pusher"}
+OURS = {"Cifar10ExampleGen", "ExampleValidator", "ServingValidator", "Transform", "Trainer", "Pusher"}
 """Components that run code of this repository."""
 
 
@@ -21,7 +21,7 @@ def test_every_profile_compiles(pipeline):
     built, settings = pipeline
     compiled = Compiler().compile(built)
     assert compiled.pipeline_info.id == f"alexnet_{settings.profile}"
-    assert len(compiled.nodes) == 9
+    assert len(compiled.nodes) == 10
 
 
 def test_every_component_that_runs_our_code_has_its_digest(pipeline):
@@ -70,3 +70,15 @@ def test_thresholds_of_the_gate_are_those_of_the_settings():
     assert list(by_class.slicing_specs[0].feature_keys) == ["label"]
     assert by_class.threshold.value_threshold.lower_bound.value == 0.2
     assert not by_class.threshold.HasField("change_threshold")
+
+
+@pytest.mark.parametrize(
+    ("choice", "component"),
+    [("local_server", "ServingValidator"), ("docker", "InfraValidator"), ("kubernetes", "InfraValidator")],
+)
+def test_a_candidate_serves_on_trial_before_it_is_pushed(choice, component):
+    built = create_pipeline(make_settings("sample", {"serving_validation": choice}), str(BUNDLED_SAMPLE))
+    by_id = {node.id: node for node in built.components}
+    assert by_id["Pusher"].inputs["infra_blessing"] == by_id[component].outputs["blessing"]
+    assert by_id["Pusher"].inputs["model_blessing"] == by_id["Evaluator"].outputs["blessing"]
+    Compiler().compile(built)

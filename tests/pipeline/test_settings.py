@@ -20,6 +20,8 @@ from pipeline.settings import PROFILES, PROJECT_ROOT, Settings, make_settings, p
         ("accuracy_tolerance", -0.01),
         ("class_recall_floor", 2),
         ("data", ""),
+        ("serving_validation", "nowhere"),
+        ("latency_budget_s", 0.0),
         ("epochs", 0),
         ("batch_size", 0),
         ("learning_rate", -1.0),

@@ -1,0 +1,1 @@
+"""ServingValidator: does a candidate model serve, does it answer as it was evaluated, and fast enough."""

@@ -1,0 +1,1 @@
+"""Serving a pushed model: clients, the local model server, TensorFlow Serving's configuration."""
