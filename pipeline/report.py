@@ -37,7 +37,7 @@ def last_lines(settings: Settings, total_s: float) -> str:
     lines = ["", f"Test accuracy {verdict.accuracy:.4f}   gate: {'BLESSED' if blessed else 'NOT BLESSED'}"]
     lines += [f"  {check}" for check in (*verdict.checks, *serving_checks)]
     if pushed["pushed"].int_value:
-        new = not run["Pusher"].cached
+        new = pushed["new"].int_value and not run["Pusher"].cached
         destination = Path(pushed["pushed_destination"].string_value)
         lines.append(f"{'Pushed' if new else 'Already pushed'}: version {destination.name} in {_short(destination)}")
     else:

@@ -17,6 +17,9 @@ from tfx.proto import pusher_pb2
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import io_utils, proto_utils
 
+NEW_PROPERTY = "new"
+"""Custom property (int) of the pushed model: whether this push made the version."""
+
 
 class Executor(pusher_executor.Executor):
     """Pushes a blessed model to a TensorFlow Serving base path on a file system that renames atomically.
@@ -37,7 +40,7 @@ class Executor(pusher_executor.Executor):
         Args:
           input_dict: `model`, and `model_blessing` and `infra_blessing` where the pipeline has them.
           output_dict: `pushed_model`: gets the custom properties `pushed` (0 or 1), `pushed_destination` (the
-            version's folder) and `pushed_version`.
+            version's folder) and `pushed_version`, and `new` (0 where that version had been pushed before).
           exec_properties: `push_destination`, a JSON PushDestination with a file system's base directory.
 
         Raises:
@@ -51,7 +54,10 @@ class Executor(pusher_executor.Executor):
         destination = pusher_pb2.PushDestination()
         proto_utils.json_to_proto(exec_properties[standard_component_specs.PUSH_DESTINATION_KEY], destination)
         model_path = Path(self.GetModelPath(input_dict))
-        version_dir = push(model_path, Path(destination.filesystem.base_directory))
+        base_dir = Path(destination.filesystem.base_directory)
+        before = newest_version(base_dir)
+        version_dir = push(model_path, base_dir)
+        pushed_model.set_int_custom_property(NEW_PROPERTY, int(version_dir != before))
         io_utils.copy_dir(str(model_path), pushed_model.uri)
         self._MarkPushed(pushed_model, pushed_destination=str(version_dir), pushed_version=version_dir.name)
 
@@ -88,7 +94,8 @@ def push(model_path: Path, base_dir: Path) -> Path:
 
 def newest_version(base_dir: Path) -> Path | None:
     """The folder of the highest version below a base path, None where there is none."""
-    versions = [path for path in base_dir.iterdir() if path.is_dir() and path.name.isdecimal()]
+    folders = base_dir.iterdir() if base_dir.exists() else ()
+    versions = [path for path in folders if path.is_dir() and path.name.isdecimal()]
     return max(versions, key=lambda path: int(path.name), default=None)
 
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import socket
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +17,7 @@ from models import features
 from serving.answers import Prediction, ServedModel, ServingError
 from serving.grpc_client import GrpcClient
 from serving.rest_client import RestClient
+from serving.server_process import ServerProcess, ServerProcessError, server_process
 
 MODEL_NAME = "candidate"
 MAX_DIFFERENCE = 1e-5
@@ -27,9 +25,7 @@ MAX_DIFFERENCE = 1e-5
 
 LATENCY_REQUESTS = 50
 BATCH_SIZE = 16
-LOAD_TIMEOUT_S = 120.0
 REQUEST_TIMEOUT_S = 30.0
-STOP_TIMEOUT_S = 20.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,9 +71,9 @@ def validate(
     """
     served = ServedModel(MODEL_NAME)
     try:
-        with model_server(model_dir, log_file) as (grpc_port, rest_port):
-            grpc = GrpcClient(f"127.0.0.1:{grpc_port}", served, timeout_s=REQUEST_TIMEOUT_S)
-            rest = RestClient(f"127.0.0.1:{rest_port}", served, timeout_s=REQUEST_TIMEOUT_S)
+        with model_server(model_dir, log_file) as server:
+            grpc = GrpcClient(server.grpc_address, served, timeout_s=REQUEST_TIMEOUT_S)
+            rest = RestClient(server.rest_address, served, timeout_s=REQUEST_TIMEOUT_S)
             with grpc, rest:
                 loads = Check("serving", True, "the model loads in a model server")
                 answers = [_answers(name, c, images, expected) for name, c in (("gRPC", grpc), ("REST", rest))]
@@ -124,73 +120,32 @@ def _latency(client: Client, images: Sequence[bytes], budget_s: float) -> Check:
 
 
 @contextlib.contextmanager
-def model_server(model_dir: Path, log_file: Path) -> Iterator[tuple[int, int]]:
-    """Run the local model server on a SavedModel; yield its gRPC and REST ports once the model is available.
+def model_server(model_dir: Path, log_file: Path) -> Iterator[ServerProcess]:
+    """Run the local model server on a SavedModel; yield it when the model is available.
 
     Raises:
-        CannotServeError: the model does not load, the server ends, or it takes longer than LOAD_TIMEOUT_S.
+        CannotServeError: the server does not start, or the model does not load.
     """
-    with tempfile.TemporaryDirectory(prefix="serving-validator-") as folder, free_ports(2) as (grpc_port, rest_port):
+    with tempfile.TemporaryDirectory(prefix="serving-validator-") as folder:
         base_path = Path(folder) / MODEL_NAME
         base_path.mkdir()
         (base_path / "1").symlink_to(model_dir.absolute(), target_is_directory=True)
-        command = [
-            sys.executable,
-            "-m",
-            "serving.server",
-            f"--port={grpc_port}",
-            f"--rest_api_port={rest_port}",
-            f"--model_name={MODEL_NAME}",
-            f"--model_base_path={base_path}",
-            "--max_num_load_retries=0",
-        ]
-        with open(log_file, "wb") as log:
-            process = subprocess.Popen(command, cwd=_PROJECT_ROOT, stdout=log, stderr=subprocess.STDOUT)
+        flags = [f"--model_name={MODEL_NAME}", f"--model_base_path={base_path}", "--max_num_load_retries=0"]
         try:
-            _wait_until_available(process, grpc_port, lambda: log_file.read_text(errors="replace"))
-            yield grpc_port, rest_port
-        finally:
-            process.terminate()
-            try:
-                process.wait(STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            # It listens when it has loaded what is there, or has failed to.
+            with server_process(flags, log_file) as server:
+                _check_available(server)
+                yield server
+        except ServerProcessError as error:
+            raise CannotServeError(str(error)) from error
 
 
-def _wait_until_available(process: subprocess.Popen[bytes], grpc_port: int, read_log: Callable[[], str]) -> None:
-    """Return when the model is available; raise CannotServeError when it will not be."""
-    deadline = time.monotonic() + LOAD_TIMEOUT_S
-    with GrpcClient(f"127.0.0.1:{grpc_port}", ServedModel(MODEL_NAME), timeout_s=2) as client:
-        while time.monotonic() < deadline:
-            if process.poll() is not None:
-                last = "\n".join(read_log().strip().splitlines()[-5:])
-                raise CannotServeError(f"the model server ended with status {process.returncode}: {last}")
-            try:
-                (status,) = client.status()
-            except ServingError:
-                time.sleep(0.1)  # it does not listen yet, or has not looked for versions yet
-                continue
-            if status.state == "AVAILABLE":
-                return
-            if status.error:
-                raise CannotServeError(f"the model does not load: {status.error}")
-            time.sleep(0.1)
-    raise CannotServeError(f"the model was not available within {LOAD_TIMEOUT_S:.0f} s")
-
-
-@contextlib.contextmanager
-def free_ports(count: int) -> Iterator[list[int]]:
-    """Yield TCP ports of the loopback interface that nothing listens on."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        ports = [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
-    yield ports
-
-
-_PROJECT_ROOT = Path(__file__).resolve().parents[2]
+def _check_available(server: ServerProcess) -> None:
+    """Raise CannotServeError unless the model is available."""
+    with GrpcClient(server.grpc_address, ServedModel(MODEL_NAME), timeout_s=REQUEST_TIMEOUT_S) as client:
+        try:
+            (status,) = client.status()
+        except ServingError as error:
+            raise CannotServeError(f"the model server does not know the model: {error}") from error
+    if status.state != "AVAILABLE":
+        raise CannotServeError(f"the model does not load: {status.error or status.state}")

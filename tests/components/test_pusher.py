@@ -127,6 +127,7 @@ def test_executor_pushes_blessed_models_only(saved_model, tmp_path, blessed):
     )
     assert pushed_model.get_int_custom_property("pushed") == int(blessed)
     if blessed:
+        assert pushed_model.get_int_custom_property("new") == 1
         version = pushed_model.get_string_custom_property("pushed_version")
         assert pushed_model.get_string_custom_property("pushed_destination") == str(tmp_path / "alexnet" / version)
         assert same_content(saved_model, tmp_path / "alexnet" / version)
