@@ -86,7 +86,8 @@ class LocalServer:
             ConfigError: a configuration file cannot be read, or says something that cannot be served.
             OSError: a port is taken.
         """
-        # TensorFlow is imported here, so that the command line answers at once.
+        # TensorFlow is imported here, so that the command line, and a wrong configuration, are answered at once.
+        self._options.check_files()
         from serving.local_server.core import ServerCore
         from serving.local_server.grpc_services import GrpcServer
         from serving.local_server.rest import RestServer
@@ -119,6 +120,8 @@ class LocalServer:
         ]
         for thread in stopping:
             thread.start()
+        if self._core:
+            self._core.hurry()
         for thread in stopping:
             thread.join()
         if self._core:

@@ -47,6 +47,9 @@ class Runner(Protocol):
             StatusError: the model's; UNAVAILABLE where too many requests wait; DEADLINE_EXCEEDED.
         """
 
+    def hurry(self) -> None:
+        """From now on no request waits for others to come."""
+
     def close(self) -> None:
         """Takes no more requests. Those under way go on."""
 
@@ -72,6 +75,9 @@ class DirectRunner:
             return servable.model.run(signature, inputs)
         finally:
             self._places.release()
+
+    def hurry(self) -> None:
+        """See Runner: none does."""
 
     def close(self) -> None:
         """See Runner: there is nothing to end."""
@@ -130,6 +136,7 @@ class BatchingRunner:
         self._waiting: deque[_Batch] = deque()
         self._open: dict[Hashable, _Batch] = {}
         self._changed = threading.Condition()
+        self._is_in_a_hurry = False
         self._is_closed = False
         for index in range(parameters.num_batch_threads):
             threading.Thread(target=self._run_batches, name=f"batch-{index}", daemon=True).start()
@@ -149,10 +156,16 @@ class BatchingRunner:
             self._changed.notify()
         return task.wait(timeout_s)
 
+    def hurry(self) -> None:
+        """See Runner."""
+        with self._changed:
+            self._is_in_a_hurry = True
+            self._changed.notify_all()
+
     def close(self) -> None:
         """See Runner."""
         with self._changed:
-            self._is_closed = True
+            self._is_in_a_hurry = self._is_closed = True
             self._changed.notify_all()
 
     def _enqueue(self, task: _Task, servable: Servable[SavedModel], signature: Signature) -> None:
@@ -197,7 +210,7 @@ class BatchingRunner:
                     self._changed.wait()
                     continue
                 wait_s = batch.due_at - time.monotonic()
-                if wait_s <= 0:
+                if wait_s <= 0 or self._is_in_a_hurry:
                     self._waiting.remove(batch)
                     if self._open.get(batch.kind) is batch:
                         del self._open[batch.kind]

@@ -66,11 +66,11 @@ class ServerCore:
         self._options = options
         self._tags = options.saved_model_tags.split(",")
         self._session_config = _session_config(options)
-        configs = options.model_configs()
+        self._configs = options.model_configs()
         parameters = options.batching_parameters()
-        self.metrics = Metrics(config.name for config in configs)
+        self.metrics = Metrics(config.name for config in self._configs)
         self.manager: ModelManager[SavedModel] = ModelManager(
-            configs,
+            self._configs,
             self._load,
             ManagerOptions(
                 poll_wait_s=options.file_system_poll_wait_seconds,
@@ -91,6 +91,10 @@ class ServerCore:
         self.manager.start()
         if self._options.model_config_file and self._options.model_config_file_poll_wait_seconds > 0:
             threading.Thread(target=self._watch_config_file, name="model-config-watch", daemon=True).start()
+
+    def hurry(self) -> None:
+        """Answers what is under way as soon as possible, before `stop`."""
+        self._runner.hurry()
 
     def stop(self) -> None:
         """Unloads the models, when the runs under way have ended or the grace period is over."""
@@ -328,14 +332,22 @@ class ServerCore:
         return model
 
     def _watch_config_file(self) -> None:
-        """Applies the configuration file again and again; a wrong one changes nothing."""
+        """Applies the configuration file when it has changed; one that cannot be applied is tried again and again."""
+        applied = self._configs
+        problem = ""
         while not self._stopped.wait(self._options.model_config_file_poll_wait_seconds):
             try:
                 configs = self._options.model_configs()
-                self.metrics.set_model_names(config.name for config in configs)
-                self.manager.reload(configs)
+                if configs != applied:
+                    self.metrics.set_model_names(config.name for config in configs)
+                    self.manager.reload(configs)
+                    _LOG.info("The model configuration of %s is applied.", self._options.model_config_file)
+                    applied = configs
+                problem = ""
             except (ConfigError, StatusError) as error:
-                _LOG.error("The model configuration was not applied: %s", error)
+                if str(error) != problem:
+                    _LOG.error("The model configuration was not applied: %s", error)
+                problem = str(error)
 
 
 def _version_choice(spec: model_pb2.ModelSpec) -> tuple[int | None, str | None]:
@@ -379,6 +391,8 @@ def _session_config(options: ServerOptions) -> config_pb2.ConfigProto:
         intra_op_parallelism_threads=options.tensorflow_intra_op_parallelism or parallelism,
         inter_op_parallelism_threads=options.tensorflow_inter_op_parallelism or parallelism,
     )
+    # Idle threads that spin take the cores from the client and from gRPC, which share them on a laptop.
+    config.experimental.disable_thread_spinning = True
     config.gpu_options.per_process_gpu_memory_fraction = options.per_process_gpu_memory_fraction
     config.gpu_options.allow_growth = not options.per_process_gpu_memory_fraction
     return config

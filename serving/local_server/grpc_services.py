@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,10 +17,8 @@ from tensorflow_serving.apis import (
     get_model_status_pb2,
     inference_pb2,
     model_management_pb2,
-    model_service_pb2,
     model_service_pb2_grpc,
     predict_pb2,
-    prediction_service_pb2,
     prediction_service_pb2_grpc,
     regression_pb2,
 )
@@ -28,9 +27,15 @@ from serving.local_server.core import ServerCore
 from serving.local_server.options import ServerOptions
 from serving.local_server.status import StatusError
 
+for _module in ("prediction_service_pb2", "model_service_pb2"):
+    # They register the services' descriptors, for reflection. Their last lines fail under protobuf 5 and newer, which
+    # they were not generated for; this can go when tensorflow-serving-api has new ones.
+    with contextlib.suppress(AttributeError):
+        importlib.import_module(f"tensorflow_serving.apis.{_module}")
+
 SERVICE_NAMES = (
-    prediction_service_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name,
-    model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
+    "tensorflow.serving.PredictionService",
+    "tensorflow.serving.ModelService",
     health.SERVICE_NAME,
     reflection.SERVICE_NAME,
 )

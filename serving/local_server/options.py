@@ -6,7 +6,9 @@ Imports nothing heavy, so that `--help` and a wrong flag answer at once.
 from __future__ import annotations
 
 import argparse
+import ast
 import dataclasses
+import inspect
 import os
 import sys
 import typing
@@ -164,6 +166,17 @@ class ServerOptions:
             if not allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it has to be {expected}.")
 
+    def check_files(self) -> None:
+        """Reads every configuration file, which takes no TensorFlow.
+
+        Raises:
+            ConfigError: one cannot be read, or says something that cannot be served.
+        """
+        self.model_configs()
+        self.batching_parameters()
+        self.metrics_path()
+        self.channel_arguments()
+
     def model_configs(self) -> list[ModelConfig]:
         """The models to serve.
 
@@ -260,9 +273,6 @@ def _boolean(text: str) -> bool:
 
 def _field_docstrings() -> dict[str, str]:
     """The line under each field of ServerOptions, which is its help."""
-    import ast
-    import inspect
-
     (definition,) = ast.parse(inspect.getsource(ServerOptions)).body
     assert isinstance(definition, ast.ClassDef)
     texts: dict[str, str] = {}

@@ -67,14 +67,16 @@ class RestApi:
             "regress": self._regress,
         }
         methods = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-        routes = [Route("/v1/{path:path}", self._api, methods=methods)]
+        routes = [Route("/{path:path}", self._api, methods=methods)]
         metrics_path = options.metrics_path()
         if metrics_path:
             routes.insert(0, Route(metrics_path, self._metrics, methods=["GET"]))
         self.app = Starlette(routes=routes, exception_handlers={404: _not_found, 405: _not_found, 500: _internal_error})
 
     async def _api(self, request: Request) -> Response:
-        """Answers anything below /v1, within the limits."""
+        """Answers anything below /v1, in capitals as well, within the limits."""
+        if not request.url.path.lower().startswith("/v1/"):
+            return await _not_found(request)
         headers = _CORS_HEADERS if self._options.rest_api_enable_cors_support else {}
         if request.method == "OPTIONS" and headers:
             return Response(headers=headers)
@@ -284,7 +286,7 @@ def _error_response(code: Code, message: str, headers: Mapping[str, str], http_s
     )
 
 
-async def _not_found(request: Request, error: Exception) -> Response:
+async def _not_found(request: Request, error: Exception | None = None) -> Response:
     """There is nothing outside /v1 and the metrics."""
     return _error_response(Code.NOT_FOUND, f"Not found: {request.url.path}", {})
 

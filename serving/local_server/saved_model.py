@@ -6,6 +6,7 @@ shapes that a session does not check, and knows nothing of tags. What runs here 
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import threading
@@ -99,6 +100,8 @@ class SavedModel:
         """Frees what the model holds. No `run` may be under way."""
         self._callables.clear()
         self._session.close()
+        del self._session, self._graph
+        gc.collect()  # a graph is full of cycles
 
     def _callable(self, signature: Signature) -> Callable[..., list[np.ndarray]]:
         """What runs a signature: takes its inputs and returns its outputs, each in the order of the names."""

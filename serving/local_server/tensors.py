@@ -62,7 +62,7 @@ def to_array(proto: tensor_pb2.TensorProto, name: str, max_bytes: int) -> np.nda
         raise _parsing_error(name, f"its shape is {list(shape)}")
     try:
         dtype = np.dtype(tf.dtypes.as_dtype(proto.dtype).as_numpy_dtype)
-    except TypeError:
+    except (KeyError, TypeError):
         raise _parsing_error(name, f"{type_name(proto.dtype)} is not supported") from None
     size = math.prod(shape)
     if size * dtype.itemsize > max_bytes:

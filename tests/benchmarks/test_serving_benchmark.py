@@ -1,0 +1,221 @@
+"""The benchmark's arithmetic and table; the load generator against servers whose answers and delays are known."""
+
+import http.server
+import json
+import os
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks import load, machine, serving, serving_table
+from benchmarks.load import GRPC, REST, LoadResult, Target
+from serving import stubs
+
+DELAY_S = 0.02
+BODIES = [b"first", b"second", b"third"]
+
+
+class Received:
+    """What a server was sent."""
+
+    def __init__(self) -> None:
+        self.bodies: list[bytes] = []
+
+    def answer(self, body: bytes) -> bytes:
+        self.bodies.append(body)
+        time.sleep(DELAY_S)
+        return b"{}"
+
+
+@pytest.fixture
+def grpc_target() -> Iterator[tuple[Target, Received]]:
+    received = Received()
+
+    class Handler(grpc.GenericRpcHandler):
+        def service(self, call_details):
+            assert call_details.method == load.PREDICT_METHOD
+            return grpc.unary_unary_rpc_method_handler(lambda body, context: received.answer(body))
+
+    server = grpc.server(ThreadPoolExecutor(8))
+    server.add_generic_rpc_handlers((Handler(),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield Target(GRPC, f"127.0.0.1:{port}", "alexnet"), received
+    server.stop(0).wait()
+
+
+@pytest.fixture
+def rest_target() -> Iterator[tuple[Target, Received]]:
+    received = Received()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self):
+            answer = received.answer(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(200 if self.path == "/v1/models/alexnet:predict" else 404)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *arguments):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield Target(REST, f"127.0.0.1:{server.server_port}", "alexnet"), received
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize("fixture", ["grpc_target", "rest_target"])
+@pytest.mark.parametrize("concurrency", [1, 3])
+def test_load_is_a_closed_loop(fixture: str, concurrency: int, request: pytest.FixtureRequest):
+    target, received = request.getfixturevalue(fixture)
+    result = load.run(target, BODIES, concurrency, duration_s=0.2)
+    assert len(result.latencies_s) == len(received.bodies)
+    assert set(received.bodies) <= set(BODIES)
+    assert min(result.latencies_s) >= DELAY_S
+    # No worker has two requests under way.
+    assert sum(result.latencies_s) <= concurrency * result.elapsed_s
+    assert concurrency <= len(received.bodies) <= concurrency * (result.elapsed_s / DELAY_S)
+    assert result.client_cpu_s > 0
+
+
+@pytest.mark.parametrize("fixture", ["grpc_target", "rest_target"])
+def test_each_worker_sends_one_request_at_least(fixture: str, request: pytest.FixtureRequest):
+    target, received = request.getfixturevalue(fixture)
+    assert len(load.run(target, BODIES, 3, duration_s=0.0).latencies_s) == 3
+    assert sorted(received.bodies) == sorted(BODIES)
+
+
+def test_an_error_is_no_measurement(rest_target: tuple[Target, Received]):
+    target = Target(REST, rest_target[0].address, "unknown")
+    with pytest.raises(RuntimeError, match="unknown:predict answered 404"):
+        load.run(target, BODIES, 2, duration_s=0.1)
+
+
+def test_samples_of_known_rounds():
+    samples = serving.Samples(batch_size=8)
+    assert samples.add(LoadResult([0.1, 0.3], elapsed_s=0.5, client_cpu_s=0.08), server_cpu_s=0.32) == 32
+    assert samples.add(LoadResult([0.2], elapsed_s=0.2, client_cpu_s=0.04), server_cpu_s=0.16) == 40
+    summary = samples.summary()
+    assert summary["requests"] == 3
+    assert summary["rounds"] == 2
+    assert summary["latency_s"]["p50"] == 0.2
+    assert summary["images_per_s"] == {"median": 36, "min": 32, "max": 40}
+    assert summary["client_cpu_s_per_image"] == pytest.approx(0.12 / 24)
+    assert summary["server_cpu_s_per_image"] == pytest.approx(0.48 / 24)
+
+
+@given(st.lists(st.floats(0, 100), min_size=1, max_size=50))
+def test_percentiles_are_numpys(values: list[float]):
+    found = serving.percentiles(values)
+    for percent in (50, 90, 99):
+        assert found[f"p{percent}"] == pytest.approx(np.percentile(values, percent), abs=1e-9)
+
+
+def test_bodies_hold_the_images():
+    images = serving.sample_images(2)
+    assert all(image.startswith(b"\x89PNG") for image in images)
+    request = stubs.PredictRequest.FromString(serving.grpc_body(images))
+    assert list(request.inputs["image_bytes"].string_val) == images
+    assert [dim.size for dim in request.inputs["image_bytes"].tensor_shape.dim] == [2]
+    assert len(json.loads(serving.rest_body(images))["instances"]) == 2
+
+
+def test_batches_are_whole():
+    images = [bytes([number]) for number in range(7)]
+    assert [list(batch) for batch in serving.batches(images, 3)] == [images[:3], images[3:6]]
+
+
+def figures(added_s: float, ratio: float) -> dict:
+    """A results file with one line for each aim."""
+
+    def spread(value: float) -> dict[str, float]:
+        return {"median": value, "min": value / 2, "max": value * 2}
+
+    measured = {
+        "requests": 100,
+        "latency_s": {"p50": 0.004, "p90": 0.005, "p99": 0.006},
+        "images_per_s": spread(250.0),
+        "client_cpu_s_per_image": 0.0002,
+        "server_cpu_s_per_image": 0.003,
+    }
+    served = {
+        **measured,
+        "server": "without batching",
+        "protocol": GRPC,
+        "batch_size": 1,
+        "added_latency_s": spread(added_s),
+        "rate_ratio": spread(ratio),
+    }
+    return {
+        "date": "2026-01-01T00:00:00+00:00",
+        "machine": machine.describe(),
+        "load_average_1min_after": 0.5,
+        "versions": machine.versions(["grpcio"]),
+        "settings": {"seconds": 10, "rounds": 5, "stretch_s": 0.1, "server_flags": {"without batching": []}},
+        "in_process": [{"batch_size": 1, **measured}],
+        "served": [{**served, "concurrency": 1}, {**served, "concurrency": 32}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("added_s", "ratio", "verdicts"),
+    [(0.001, 0.8, ["reached", "reached"]), (0.00101, 0.79, ["**missed**", "**missed**"])],
+)
+def test_table_says_which_aims_are_reached(added_s: float, ratio: float, verdicts: list[str]):
+    lines = serving_table.markdown(figures(added_s, ratio)).splitlines()
+    aims = [line.split("|")[-2].strip() for line in lines if line.startswith("| concurrency")]
+    assert aims == verdicts
+    assert "| gRPC | 1 | 1 | 100 | 4.00 | 5.00 | 6.00 |" in "\n".join(lines)
+
+
+def test_table_only_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert serving.main(["--table", "--output-dir", str(tmp_path)]) == 1
+    assert "measure first" in capsys.readouterr().err
+    (tmp_path / "serving.json").write_text(json.dumps(figures(0.0005, 0.9)))
+    assert serving.main(["--table", "--output-dir", str(tmp_path)]) == 0
+    assert (tmp_path / "serving.md").read_text() == serving_table.markdown(figures_file(tmp_path))
+
+
+def figures_file(folder: Path) -> dict:
+    return json.loads((folder / "serving.json").read_text())
+
+
+def test_no_model_is_an_error_that_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert serving.main(["--model", str(tmp_path), "--output-dir", str(tmp_path)]) == 1
+    assert "make run" in capsys.readouterr().err
+
+
+def test_help_needs_no_tensorflow():
+    code = (
+        "import sys; sys.argv = ['serving', '--help']\n"
+        "import runpy\n"
+        "try:\n    runpy.run_module('benchmarks.serving', run_name='__main__')\n"
+        "except SystemExit as error:\n    assert error.code == 0\n"
+        "assert not {'tensorflow', 'tfx'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=serving.PROJECT_ROOT, stdout=subprocess.DEVNULL)
+
+
+def test_processor_time_of_this_process():
+    before = machine.process_cpu_s(os.getpid())
+    started = time.process_time()
+    while time.process_time() - started < 0.3:
+        statistics.fmean(range(1000))
+    assert machine.process_cpu_s(os.getpid()) - before == pytest.approx(0.3, abs=0.15)
