@@ -2,11 +2,11 @@
 
     python -m benchmarks.serving --seconds 180                 the model that was pushed last
     python -m benchmarks.serving --model path/to/SavedModel    any exported AlexNet
-    python -m benchmarks.serving --table                       only writes the table again, from the last figures
+    python -m benchmarks.serving --table                       only writes table and chart again, from the last figures
 
-Writes benchmarks/results/serving.json and, from it, serving.md. In each round each combination of server, protocol,
-batch size and concurrency has its turn, and before each server and protocol the model in process has its own, so that
-whatever else the machine does meets both. Client, server and the rest share the machine's cores.
+Writes benchmarks/results/serving.json and, from it, serving.md and serving.png. In each round each combination of
+server, protocol, batch size and concurrency has its turn, and before each server and protocol the model in process has
+its own, so that whatever else the machine does meets both. Client, server and the rest share the machine's cores.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from benchmarks import load, machine, serving_table
+from benchmarks import load, machine, serving_chart, serving_table
 from benchmarks.load import GRPC, REST, LoadResult, Target
 from serving.server_process import PROJECT_ROOT, ServerProcess, server_process
 
@@ -51,6 +51,8 @@ SERVERS: Mapping[str, Sequence[str]] = {
 ROUNDS = 5
 NUM_IMAGES = 512
 WARM_UP_S = 0.2
+SERVER_STARTS = 3
+LATER_REQUESTS = 100
 TOLERANCE = 1e-5
 PACKAGES = ("tensorflow", "numpy", "grpcio", "protobuf", "starlette", "uvicorn")
 
@@ -118,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=150.0, help="of measuring, about: %(default)s")
     parser.add_argument("--model", type=Path, help="folder of a SavedModel; the newest that was pushed where absent")
     parser.add_argument("--output-dir", type=Path, default=RESULTS_DIR, help="where to write: benchmarks/results")
-    parser.add_argument("--table", action="store_true", help="measure nothing, write the table from the last figures")
+    parser.add_argument("--table", action="store_true", help="only write table and chart, from the last figures")
     options = parser.parse_args(arguments)
     if options.seconds <= 0:
         parser.error(f"--seconds is {options.seconds:g}; it has to be above 0")
@@ -136,7 +138,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         figures = measure(model_dir.resolve(), options.seconds)
         options.output_dir.mkdir(parents=True, exist_ok=True)
         figures_file.write_text(json.dumps(figures, indent=1) + "\n")
-    table = serving_table.markdown(json.loads(figures_file.read_text()))
+    figures = json.loads(figures_file.read_text())
+    serving_chart.draw(figures, options.output_dir / "serving.png")
+    table = serving_table.markdown(figures)
     (options.output_dir / "serving.md").write_text(table)
     print(table)
     return 0
@@ -215,6 +219,10 @@ def measure(model_dir: Path, seconds: float) -> dict[str, Any]:
             "images": NUM_IMAGES,
             "server_flags": SERVERS,
         },
+        "first_request": {
+            name: first_request(model_dir, images, flags)
+            for name, flags in (("with warm-up", ()), ("without warm-up", ("--enable_model_warmup=false",)))
+        },
         "in_process": [{"batch_size": size, **samples.summary()} for size, samples in in_process.items()],
         "served": [
             {"server": server, "protocol": protocol, "batch_size": size, "concurrency": concurrency, **cell.summary()}
@@ -223,18 +231,51 @@ def measure(model_dir: Path, seconds: float) -> dict[str, Any]:
     }
 
 
+def first_request(model_dir: Path, images: Sequence[bytes], flags: Sequence[str]) -> dict[str, Any]:
+    """Times the first request to a server that has just loaded the model, beside the median of those after it.
+
+    Each is for one image, over gRPC, on a connection that is open already.
+
+    Returns:
+        `starts`, how many servers were started; `first_s` and `later_s`, spreads over them, in seconds.
+    """
+    from serving.answers import ServedModel
+    from serving.grpc_client import GrpcClient
+
+    firsts, laters = [], []
+    for _ in range(SERVER_STARTS):
+        with (
+            running_server(model_dir, flags) as server,
+            GrpcClient(server.grpc_address, ServedModel(MODEL_NAME)) as client,
+        ):
+            client.status()
+            seconds = []
+            for image in images[:LATER_REQUESTS]:
+                called = time.perf_counter()
+                client.predict([image])
+                seconds.append(time.perf_counter() - called)
+            firsts.append(seconds[0])
+            laters.append(statistics.median(seconds[1:]))
+    return {"starts": SERVER_STARTS, "first_s": spread(firsts), "later_s": spread(laters)}
+
+
 @contextmanager
-def running_servers(model_dir: Path) -> Iterator[dict[str, ServerProcess]]:
-    """A server for each of SERVERS, by its name. An idle one takes next to nothing of the cores."""
-    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder, ExitStack() as stack:
+def running_server(model_dir: Path, flags: Sequence[str]) -> Iterator[ServerProcess]:
+    """A server on a SavedModel."""
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         base_path = Path(folder) / MODEL_NAME
         base_path.mkdir()
         (base_path / "1").symlink_to(model_dir, target_is_directory=True)
-        flags = (f"--model_name={MODEL_NAME}", f"--model_base_path={base_path}")
-        yield {
-            name: stack.enter_context(server_process([*flags, *more], Path(folder) / f"{name}.log"))
-            for name, more in SERVERS.items()
-        }
+        named = (f"--model_name={MODEL_NAME}", f"--model_base_path={base_path}")
+        with server_process([*named, *flags], Path(folder) / "server.log") as server:
+            yield server
+
+
+@contextmanager
+def running_servers(model_dir: Path) -> Iterator[dict[str, ServerProcess]]:
+    """A server for each of SERVERS, by its name. An idle one takes next to nothing of the cores."""
+    with ExitStack() as stack:
+        yield {name: stack.enter_context(running_server(model_dir, flags)) for name, flags in SERVERS.items()}
 
 
 def load_in_process(model_dir: Path) -> InProcess:

@@ -46,6 +46,16 @@ def markdown(figures: Mapping[str, Any]) -> str:
             ],
         ),
         "",
+        "## The first request after loading",
+        "",
+        *_table(
+            ("server", "starts", "first request, ms", "median of the next, ms"),
+            [
+                (name, row["starts"], _ms_spread(row["first_s"]), _ms_spread(row["later_s"]))
+                for name, row in figures["first_request"].items()
+            ],
+        ),
+        "",
         "## Aims",
         "",
         *_table(("aim", "server", "measured", ""), _aims(figures["served"])),
@@ -115,8 +125,11 @@ def _latency(row: Row) -> list[str]:
 
 
 def _added(row: Row) -> str:
-    added = row["added_latency_s"]
-    return f"{_ms(added['median'])} [{_ms(added['min'])} to {_ms(added['max'])}]"
+    return _ms_spread(row["added_latency_s"])
+
+
+def _ms_spread(spread: Row) -> str:
+    return f"{_ms(spread['median'])} [{_ms(spread['min'])} to {_ms(spread['max'])}]"
 
 
 def _rate(row: Row) -> str:

@@ -43,6 +43,10 @@ _CORS_HEADERS = {
 }
 
 
+KEEP_ALIVE_S = 75
+"""How long an idle connection is kept. uvicorn's 5 s would often close one that a client is about to use again."""
+
+
 class RestApi:
     """The HTTP application."""
 
@@ -221,6 +225,7 @@ class RestServer:
             log_config=None,
             log_level="warning",
             access_log=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=max(1, round(options.shutdown_grace_seconds)),
         )
         self._server = uvicorn.Server(config)

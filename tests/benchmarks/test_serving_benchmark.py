@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from benchmarks import load, machine, serving, serving_table
 from benchmarks.load import GRPC, REST, LoadResult, Target
@@ -170,7 +171,12 @@ def figures(added_s: float, ratio: float) -> dict:
         "versions": machine.versions(["grpcio"]),
         "settings": {"seconds": 10, "rounds": 5, "stretch_s": 0.1, "server_flags": {"without batching": []}},
         "in_process": [{"batch_size": 1, **measured}],
-        "served": [{**served, "concurrency": 1}, {**served, "concurrency": 32}],
+        "first_request": {"with warm-up": {"starts": 3, "first_s": spread(0.004), "later_s": spread(0.003)}},
+        "served": [
+            {**served, "protocol": protocol, "concurrency": concurrency}
+            for protocol in (GRPC, REST)
+            for concurrency in (1, 32)
+        ],
     }
 
 
@@ -191,6 +197,8 @@ def test_table_only_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     (tmp_path / "serving.json").write_text(json.dumps(figures(0.0005, 0.9)))
     assert serving.main(["--table", "--output-dir", str(tmp_path)]) == 0
     assert (tmp_path / "serving.md").read_text() == serving_table.markdown(figures_file(tmp_path))
+    with Image.open(tmp_path / "serving.png") as chart:
+        assert chart.size == (1200, 480)
 
 
 def figures_file(folder: Path) -> dict:
