@@ -32,11 +32,11 @@ def draw(figures: Mapping[str, Any], path: Path) -> None:
         style = {"width": 0.34, "color": COLOURS[protocol], "label": protocol}
         latency.bar(at, [rows[size, 1]["latency_s"]["p50"] * 1e3 for size in sizes], **style)
         rate.bar(at, [rows[size, most]["images_per_s"]["median"] for size in sizes], **style)
-    line = {"linestyle": "none", "marker": "_", "markersize": 48, "markeredgewidth": 2, "color": "black"}
     in_process_ms = [in_process[size]["latency_s"]["p50"] * 1e3 for size in sizes]
-    latency.plot(range(len(sizes)), in_process_ms, label="in process", **line)
+    places = range(len(sizes))
+    latency.hlines(in_process_ms, [at - 0.4 for at in places], [at + 0.4 for at in places], color="black", linewidth=2)
     batched = in_process[max(sizes)]["images_per_s"]["median"]
-    rate.axhline(batched, color="black", linewidth=2, label=f"in process, batches of {max(sizes)}")
+    rate.axhline(batched, color="black", linewidth=2, label=f"in process (right: batches of {max(sizes)})")
     figure.suptitle(f"Local server {server}")
     latency.set(title="Median latency at concurrency 1", ylabel="milliseconds")
     rate.set(title=f"Throughput at concurrency {most}", ylabel="images a second")
@@ -44,5 +44,5 @@ def draw(figures: Mapping[str, Any], path: Path) -> None:
         axes.set_xticks(range(len(sizes)), [str(size) for size in sizes])
         axes.set_xlabel("images a request")
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False)
+    figure.legend(*rate.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     figure.savefig(path, dpi=120)
