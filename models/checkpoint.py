@@ -67,7 +67,7 @@ def save(path: Path, state: TrainingState) -> None:
         path: of the file; its folder is made when absent.
         state: what to write.
     """
-    arrays = {f"variables/{i}": array for i, array in enumerate(state.variables)}
+    arrays: dict[str, Any] = {f"variables/{i}": array for i, array in enumerate(state.variables)}
     arrays |= {f"best_weights/{i}": array for i, array in enumerate(state.best_weights)}
     history = json.dumps([dataclasses.asdict(epoch) for epoch in state.history])
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -208,7 +208,7 @@ def test_bytes_are_base64_where_the_name_says_so():
 def test_shapes_are_kept():
     array = np.arange(12, dtype=np.int64).reshape(2, 3, 2)
     assert json.loads(response(True, y=(array, INT64)))["predictions"] == array.tolist()
-    assert json.loads(response(False, y=(np.int64(3).reshape(()), INT64))) == {"outputs": 3}
+    assert json.loads(response(False, y=(np.array(3, np.int64), INT64))) == {"outputs": 3}
     assert json.loads(response(True, y=(np.zeros((0, 2), np.float32), FLOAT))) == {"predictions": []}
 
 
