@@ -172,6 +172,11 @@ def measure(model_dir: Path, seconds: float) -> dict[str, Any]:
     images = sample_images(NUM_IMAGES)
     stretch_s = seconds / (ROUNDS * len(SERVERS) * len(PROTOCOLS) * len(BATCH_SIZES) * (1 + len(CONCURRENCIES)))
     started_on = machine.describe()
+    # Before TensorFlow is imported here: its threads would be part of what the client takes.
+    first_requests = {
+        name: first_request(model_dir, images, flags)
+        for name, flags in (("with warm-up", ()), ("without warm-up", ("--enable_model_warmup=false",)))
+    }
     with running_servers(model_dir) as servers, ProcessPoolExecutor(1, get_context("spawn")) as client:
         predict = load_in_process(model_dir)
         in_process = {batch_size: Samples(batch_size) for batch_size in BATCH_SIZES}
@@ -219,10 +224,7 @@ def measure(model_dir: Path, seconds: float) -> dict[str, Any]:
             "images": NUM_IMAGES,
             "server_flags": SERVERS,
         },
-        "first_request": {
-            name: first_request(model_dir, images, flags)
-            for name, flags in (("with warm-up", ()), ("without warm-up", ("--enable_model_warmup=false",)))
-        },
+        "first_request": first_requests,
         "in_process": [{"batch_size": size, **samples.summary()} for size, samples in in_process.items()],
         "served": [
             {"server": server, "protocol": protocol, "batch_size": size, "concurrency": concurrency, **cell.summary()}
