@@ -55,8 +55,10 @@ def eval_config(settings: Settings) -> EvalConfig:
             ),
         ]
     )
+    # top_k=1: of the most probable class. TFMA gives the others a score of minus infinity; without a threshold above
+    # that, TFX 1.21's counts them as predicted.
     class_metrics = [
-        metric(class_name, name=f"{prefix}_{name}", class_id=index, top_k=1)  # top_k=1: of the most probable class
+        metric(class_name, name=f"{prefix}_{name}", class_id=index, top_k=1, thresholds=[0.0])
         for index, name in enumerate(features.CLASS_NAMES)
         for prefix, class_name in (("precision", "Precision"), ("recall", "Recall"), ("f1", "F1Score"))
     ]
