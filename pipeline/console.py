@@ -55,6 +55,7 @@ def component_lines(describe: Callable[[str], str]) -> Iterator[list[str]]:
     try:
         yield handler.finished
     except Exception as error:
+        # An exception takes any attribute; its type does not declare them.
         error.component = handler.running  # type: ignore[attr-defined]
         raise
     finally:

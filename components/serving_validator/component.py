@@ -18,15 +18,15 @@ from components.serving_validator.executor import (
 class ServingValidatorSpec(component_spec.ComponentSpec):
     """Inputs, outputs and parameters of ServingValidator."""
 
-    PARAMETERS = {  # noqa: RUF012 (TFX's convention, here and below)
+    PARAMETERS = {  # noqa: RUF012 (TFX's convention)
         SPLIT_KEY: component_spec.ExecutionParameter(type=str),
         LATENCY_BUDGET_KEY: component_spec.ExecutionParameter(type=float),
     }
-    INPUTS = {  # noqa: RUF012
+    INPUTS = {  # noqa: RUF012 (TFX's convention)
         MODEL_KEY: component_spec.ChannelParameter(type=standard_artifacts.Model),
         EXAMPLES_KEY: component_spec.ChannelParameter(type=standard_artifacts.Examples),
     }
-    OUTPUTS = {  # noqa: RUF012
+    OUTPUTS = {  # noqa: RUF012 (TFX's convention)
         BLESSING_KEY: component_spec.ChannelParameter(type=standard_artifacts.InfraBlessing),
     }
 

@@ -53,28 +53,28 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         """Serves a core."""
         self._core = core
 
-    def Predict(  # noqa: N802 (gRPC's name, as below)
+    def Predict(  # noqa: N802 (gRPC's name)
         self, request: predict_pb2.PredictRequest, context: grpc.ServicerContext
     ) -> predict_pb2.PredictResponse:
         """Runs any signature on tensors."""
         with _status_of(context), self._core.counted(request.model_spec.name, "Predict", "GRPC"):
             return self._core.predict(request, _timeout_s(context))
 
-    def Classify(  # noqa: N802
+    def Classify(  # noqa: N802 (gRPC's name)
         self, request: classification_pb2.ClassificationRequest, context: grpc.ServicerContext
     ) -> classification_pb2.ClassificationResponse:
         """Classifies tf.Examples."""
         with _status_of(context), self._core.counted(request.model_spec.name, "Classify", "GRPC"):
             return self._core.classify(request, _timeout_s(context))
 
-    def Regress(  # noqa: N802
+    def Regress(  # noqa: N802 (gRPC's name)
         self, request: regression_pb2.RegressionRequest, context: grpc.ServicerContext
     ) -> regression_pb2.RegressionResponse:
         """Gives tf.Examples a value each."""
         with _status_of(context), self._core.counted(request.model_spec.name, "Regress", "GRPC"):
             return self._core.regress(request, _timeout_s(context))
 
-    def MultiInference(  # noqa: N802
+    def MultiInference(  # noqa: N802 (gRPC's name)
         self, request: inference_pb2.MultiInferenceRequest, context: grpc.ServicerContext
     ) -> inference_pb2.MultiInferenceResponse:
         """Runs several signatures on the same tf.Examples."""
@@ -82,7 +82,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         with _status_of(context), self._core.counted(name, "MultiInference", "GRPC"):
             return self._core.multi_inference(request, _timeout_s(context))
 
-    def GetModelMetadata(  # noqa: N802
+    def GetModelMetadata(  # noqa: N802 (gRPC's name)
         self, request: get_model_metadata_pb2.GetModelMetadataRequest, context: grpc.ServicerContext
     ) -> get_model_metadata_pb2.GetModelMetadataResponse:
         """Describes a model's signatures."""
@@ -97,14 +97,14 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
         """Serves a core."""
         self._core = core
 
-    def GetModelStatus(  # noqa: N802
+    def GetModelStatus(  # noqa: N802 (gRPC's name)
         self, request: get_model_status_pb2.GetModelStatusRequest, context: grpc.ServicerContext
     ) -> get_model_status_pb2.GetModelStatusResponse:
         """Says in which state a model's versions are."""
         with _status_of(context):
             return self._core.model_status(request)
 
-    def HandleReloadConfigRequest(  # noqa: N802
+    def HandleReloadConfigRequest(  # noqa: N802 (gRPC's name)
         self, request: model_management_pb2.ReloadConfigRequest, context: grpc.ServicerContext
     ) -> model_management_pb2.ReloadConfigResponse:
         """Serves other models from now on. An error is part of the response, as in TensorFlow Serving."""

@@ -246,7 +246,7 @@ def test_what_cannot_be_batched_is_refused(inputs, message):
 )
 def test_a_model_that_cannot_be_batched_is_refused(output, message):
     asker = batching()
-    asker.model.run = lambda signature, inputs: {"y": np.asarray(output)}  # type: ignore[method-assign]
+    asker.model.run = lambda signature, inputs: {"y": np.asarray(output)}  # type: ignore[method-assign]  # a stub
     with pytest.raises(StatusError, match=message) as error:
         asker.ask(1).result()
     assert error.value.code == Code.FAILED_PRECONDITION
@@ -254,7 +254,7 @@ def test_a_model_that_cannot_be_batched_is_refused(output, message):
 
 def test_strings_keep_their_bytes_when_they_are_merged():
     asker = batching()
-    asker.model.run = lambda signature, inputs: {"y": inputs["x"]}  # type: ignore[method-assign]
+    asker.model.run = lambda signature, inputs: {"y": inputs["x"]}  # type: ignore[method-assign]  # a stub
     texts = [b"", b"ends with zeros\0\0", b"\xff\xfe", "grüße".encode()]
     arrays = []
     for text in texts:

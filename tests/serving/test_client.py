@@ -93,7 +93,7 @@ def grpc_address(model: Model) -> Iterator[str]:
         )
 
     class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
-        def Predict(self, request, context):  # noqa: N802
+        def Predict(self, request, context):  # noqa: N802 (gRPC's name)
             note(request.model_spec)
             assert request.model_spec.signature_name == "serving_default"
             assert list(request.output_filter) == ["probabilities"]
@@ -111,7 +111,7 @@ def grpc_address(model: Model) -> Iterator[str]:
             output.tensor_content = np.asarray(rows, "<f4").tobytes()
             return response
 
-        def GetModelMetadata(self, request, context):  # noqa: N802
+        def GetModelMetadata(self, request, context):  # noqa: N802 (gRPC's name)
             signatures = get_model_metadata_pb2.SignatureDefMap()
             signature = signatures.signature_def["serving_default"]
             signature.inputs["image_bytes"].dtype = stubs.DT_STRING
@@ -128,7 +128,7 @@ def grpc_address(model: Model) -> Iterator[str]:
             return response
 
     class ModelService(model_service_pb2_grpc.ModelServiceServicer):
-        def GetModelStatus(self, request, context):  # noqa: N802
+        def GetModelStatus(self, request, context):  # noqa: N802 (gRPC's name)
             response = get_model_status_pb2.GetModelStatusResponse()
             response.model_version_status.add(version=6, state="END").status.error_message = "no such file"
             response.model_version_status.add(version=7, state="AVAILABLE")
@@ -198,7 +198,7 @@ def rest_address(model: Model) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(content)
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (http.server's name)
             """Not on the tests' output."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
