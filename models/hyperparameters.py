@@ -7,6 +7,9 @@ from typing import Any
 
 from models import features
 
+NETWORKS = ("alexnet", "alexnet_fit")
+NUM_CONVOLUTIONS = 5
+OPTIMIZERS = ("sgd",)
 SCHEDULES = ("one_cycle", "constant")
 EXPORT_WEIGHTS = ("best", "last")
 SWITCHES = ("auto", "on", "off")
@@ -21,11 +24,23 @@ class Hyperparameters:
             allowed.
     """
 
+    network: str = "alexnet"
+    """`alexnet`: the notebook's, 2,915,338 parameters. `alexnet_fit`: as deep, its geometry made for 64x64 images."""
+
+    without_convolution: int = 0
+    """Leaves one convolution out, with its normalization, in 1..5, to see what it is worth. 0 leaves out none."""
+
+    batch_norm_momentum: float = 0.99
+    """Part of the running batch statistics that is kept at each step, in [0, 1)."""
+
     epochs: int = 20
     """Passes over the training split, at least 1."""
 
     batch_size: int = 128
     """Images per training step, over all GPUs together. A smaller last batch is dropped."""
+
+    optimizer: str = "sgd"
+    """The update rule: `sgd`, stochastic gradient descent."""
 
     learning_rate: float = 0.05
     """Peak learning rate, per step."""
@@ -49,6 +64,13 @@ class Hyperparameters:
     warmup_fraction: float = 0.15
     """Part of all steps that warms up, in [0, 1). Used by `one_cycle` only."""
 
+    label_smoothing: float = 0.0
+    """Part of each label spread evenly over the ten classes, in [0, 1); training and validation loss have it both."""
+
+    weight_averaging: float = 0.0
+    """Part of the exponential moving average of the weights that is kept at each step, in [0, 1): 0.998 averages over
+    some 500 steps. The average is what is validated and exported. 0 is off."""
+
     translation: int = 8
     """Largest random shift in each direction, in pixels of the 64x64 image. 0 is off."""
 
@@ -63,6 +85,9 @@ class Hyperparameters:
 
     export_weights: str = "best"
     """`best`: those of the epoch with the highest validation accuracy. `last`: those of the last epoch."""
+
+    test_time_flip: bool = False
+    """The exported model answers with the mean over an image and its mirror image, at twice the cost."""
 
     seed: int = 0
     """Of initial weights, order of images, augmentation and dropout; in [0, 2**31)."""
@@ -80,13 +105,20 @@ class Hyperparameters:
         for field in dataclasses.fields(self):
             self._check_type(field.name, type(field.default))
         largest_shift = features.MODEL_IMAGE_SIZE - 1
+        self._check("network", self.network in NETWORKS, f"one of {', '.join(NETWORKS)}")
+        removable = f"in 0..{NUM_CONVOLUTIONS}"
+        self._check("without_convolution", 0 <= self.without_convolution <= NUM_CONVOLUTIONS, removable)
+        self._check("batch_norm_momentum", 0 <= self.batch_norm_momentum < 1, "in [0, 1)")
         self._check("epochs", self.epochs >= 1, "at least 1")
         self._check("batch_size", self.batch_size >= 1, "at least 1")
+        self._check("optimizer", self.optimizer in OPTIMIZERS, f"one of {', '.join(OPTIMIZERS)}")
         self._check("learning_rate", self.learning_rate > 0, "greater than 0")
         self._check("momentum", 0 <= self.momentum < 1, "in [0, 1)")
         self._check("weight_decay", self.weight_decay >= 0, "at least 0")
         self._check("schedule", self.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}")
         self._check("warmup_fraction", 0 <= self.warmup_fraction < 1, "in [0, 1)")
+        self._check("label_smoothing", 0 <= self.label_smoothing < 1, "in [0, 1)")
+        self._check("weight_averaging", 0 <= self.weight_averaging < 1, "in [0, 1)")
         self._check("translation", 0 <= self.translation <= largest_shift, f"in 0..{largest_shift}")
         self._check("color_jitter", self.color_jitter >= 0, "at least 0")
         self._check("dropout", 0 <= self.dropout < 1, "in [0, 1)")

@@ -17,7 +17,7 @@ from conftest import Sample, example, write_examples
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 from tfx.components.trainer.fn_args_utils import FnArgs
 
-from models import checkpoint, training, warmup
+from models import checkpoint, fitting, training, warmup
 from models.callbacks import NonFiniteLossError
 from models.hyperparameters import Hyperparameters
 
@@ -71,7 +71,7 @@ class Workspace:
         training.run_fn(FnArgs(**self.arguments(attempt, recipe)))
 
     def history(self, attempt: str) -> list[dict[str, str]]:
-        with (self.root / attempt / "model_run" / training.HISTORY_FILE).open() as file:
+        with (self.root / attempt / "model_run" / fitting.HISTORY_FILE).open() as file:
             return list(csv.DictReader(file))
 
     def scores(self, attempt: str, images: list[bytes]) -> np.ndarray:
@@ -117,7 +117,7 @@ def test_history_has_a_row_an_epoch(whole: Workspace):
 
 
 def test_tensorboard_logs_hold_the_learning_rate(whole: Workspace):
-    files = list((whole.root / "first" / "model_run" / training.TENSORBOARD_DIR / "train").iterdir())
+    files = list((whole.root / "first" / "model_run" / fitting.TENSORBOARD_DIR / "train").iterdir())
     tags = {
         value.tag
         for file in files
