@@ -5,7 +5,7 @@ complete and current costs no subprocess and no word of output. `--lock` writes 
 
 Two stacks are supported and one lock file holds both: TFX 1.16 on Python 3.10, whose wheels run on any glibc, and
 TFX 1.21 on Python 3.11 to 3.13, whose wheels need glibc 2.39. `PYTHON` in the environment chooses: a version
-(`PYTHON=3.13`) or the path of an interpreter.
+(`PYTHON=3.13`) or the path of an interpreter. `GPU=1` adds NVIDIA's CUDA libraries from `requirements-gpu.lock`.
 """
 
 from __future__ import annotations
@@ -40,6 +40,9 @@ UV_VERSION = "0.13.9"
 UV_MIN_VERSION = (0, 5, 0)
 
 LOCK_NAME = "requirements.lock"
+GPU_LOCK_NAME = "requirements-gpu.lock"
+"""What a GPU needs on top of `requirements.lock`: NVIDIA's CUDA libraries, for TFX 1.21's TensorFlow."""
+
 STAMP_NAME = "environment.json"
 PATH_FILE_NAME = "alexnet-cifar10-tfx.pth"
 
@@ -384,17 +387,19 @@ def run_uv(command: Sequence[str], environment: Mapping[str, str], doing: str) -
         raise SetupError(f"{doing} failed. {explain_failure(''.join(lines))}")
 
 
-def make_stamp(project_root: Path, python_version: str) -> dict[str, str]:
-    """Returns what a complete environment depends on: the lock, the interpreter, and where the project lies.
+def make_stamp(project_root: Path, python_version: str, gpu: bool = False) -> dict[str, str]:
+    """Returns what a complete environment depends on: the locks, the interpreter, and where the project lies.
 
     The location counts because scripts in `.venv/bin` hold absolute paths.
     """
-    lock = (project_root / LOCK_NAME).read_bytes()
-    return {
-        "requirements_sha256": hashlib.sha256(lock).hexdigest(),
+    stamp = {
+        "requirements_sha256": hashlib.sha256((project_root / LOCK_NAME).read_bytes()).hexdigest(),
         "python": python_version,
         "project_root": str(project_root),
     }
+    if gpu:
+        stamp["gpu_requirements_sha256"] = hashlib.sha256((project_root / GPU_LOCK_NAME).read_bytes()).hexdigest()
+    return stamp
 
 
 def read_stamp(venv: Path) -> dict[str, str]:
@@ -406,15 +411,20 @@ def read_stamp(venv: Path) -> dict[str, str]:
     return stamp if isinstance(stamp, dict) else {}
 
 
-def is_current(project_root: Path, wanted: str | None) -> bool:
-    """Says whether `.venv` is complete, made from this lock, and of the Python asked for (any, when none is)."""
+def is_current(project_root: Path, wanted: str | None, gpu: bool = False) -> bool:
+    """Says whether `.venv` is complete, made from these locks, and has the Python and the CUDA libraries asked for.
+
+    One that has more than was asked for (any Python when none was, CUDA libraries) is current too.
+    """
     venv = project_root / ".venv"
     stamp = read_stamp(venv)
     version = stamp.get("python", "")
+    has_gpu = "gpu_requirements_sha256" in stamp
     return (
-        stamp == make_stamp(project_root, version)
+        stamp == make_stamp(project_root, version, has_gpu)
         and (venv / "bin/python").exists()
         and (not wanted or satisfies(version, wanted))
+        and (has_gpu or not gpu)
     )
 
 
@@ -425,7 +435,8 @@ def set_up(project_root: Path, environ: Mapping[str, str]) -> None:
       SetupError: The environment cannot be set up here.
     """
     wanted, named = resolve_wanted(environ["PYTHON"]) if environ.get("PYTHON") else (None, [])
-    if is_current(project_root, wanted):
+    gpu = is_switched_on(environ, "GPU")
+    if is_current(project_root, wanted, gpu):
         return
     start_s = time.monotonic()
     glibc = check_platform(platform.system(), platform.machine(), glibc_version())
@@ -433,6 +444,11 @@ def set_up(project_root: Path, environ: Mapping[str, str]) -> None:
     available = named or find_interpreters(environ, project_root)
     choice = choose_interpreter(available, glibc, wanted, default)
     print(f"Python {choice.python} with TFX {choice.tfx}: {choice.reason}", flush=True)
+    if gpu and choice.tfx == "1.16.0":
+        raise SetupError(
+            f"GPU={environ['GPU']} needs TFX 1.21: {GPU_LOCK_NAME} holds the CUDA libraries of its TensorFlow. Choose "
+            "it with PYTHON=3.13 (glibc 2.39 or newer), or leave GPU out and install CUDA for TensorFlow 2.16 yourself."
+        )
 
     uv = find_or_install_uv(project_root, environ)
     environment = uv_environment(environ, read_pip_settings(environ, pip_config_paths(environ)))
@@ -445,6 +461,10 @@ def set_up(project_root: Path, environ: Mapping[str, str]) -> None:
     print(f"Installing {LOCK_NAME} into .venv (4 GB; about 1 GB to download the first time)", flush=True)
     sync = [uv, "pip", "sync", "--require-hashes", "--python", python, str(project_root / LOCK_NAME)]
     run_uv(sync, environment, f"Installing {LOCK_NAME}")
+    if gpu:
+        print(f"Installing {GPU_LOCK_NAME} into .venv: CUDA", flush=True)
+        add = [uv, "pip", "install", "--require-hashes", "--no-deps", "--python", python]
+        run_uv([*add, "-r", str(project_root / GPU_LOCK_NAME)], environment, f"Installing {GPU_LOCK_NAME}")
 
     # `tfx run create` runs a script by its path: the packages of the project have to be found from anywhere.
     site_packages = venv / f"lib/python{choice.minor}/site-packages"
@@ -452,33 +472,43 @@ def set_up(project_root: Path, environ: Mapping[str, str]) -> None:
     made = probe_interpreter(python)
     if made is None:
         raise SetupError(f"{python} was made but does not run: remove .venv and run the command again.")
-    stamp = make_stamp(project_root, _dotted(made.version))
+    stamp = make_stamp(project_root, _dotted(made.version), gpu)
     (venv / STAMP_NAME).write_text(json.dumps(stamp, indent=2) + "\n", encoding="utf-8")
     print(f"The environment is ready after {time.monotonic() - start_s:.0f} s", flush=True)
 
 
-def write_lock(project_root: Path, environ: Mapping[str, str]) -> None:
-    """Writes `requirements.lock` from `pyproject.toml`, for all supported Pythons.
+def is_switched_on(environ: Mapping[str, str], name: str) -> bool:
+    """Reads a variable that is 1 or 0; one that is absent or empty is 0.
 
-    Versions that it already holds are kept where they still fit; remove the file to upgrade all of them.
+    Raises:
+      SetupError: It is something else.
+    """
+    value = environ.get(name, "")
+    if value not in ("", "0", "1"):
+        raise SetupError(f"{name}={value} is not understood: it has to be 1 or 0.")
+    return value == "1"
+
+
+def write_lock(project_root: Path, environ: Mapping[str, str]) -> None:
+    """Writes `requirements.lock` from `pyproject.toml`, for all supported Pythons, then `requirements-gpu.lock`.
+
+    Versions that they already hold are kept where they still fit; remove the files to upgrade all of them.
 
     Raises:
       SetupError: The requirements cannot be resolved.
     """
     uv = find_or_install_uv(project_root, environ)
     environment = uv_environment(environ, read_pip_settings(environ, pip_config_paths(environ)))
-    command = [
-        uv,
-        "pip",
-        "compile",
-        "--universal",
-        "--python-version",
-        "3.10",
-        "--generate-hashes",
-        "--all-extras",
-    ]
-    command += ["--no-annotate", "--custom-compile-command", "make lock", "pyproject.toml", "-o", LOCK_NAME]
-    run_uv(command, environment, f"Resolving {LOCK_NAME}")
+    compile_ = [uv, "pip", "compile", "--generate-hashes", "--no-annotate", "--custom-compile-command", "make lock"]
+    universal = ["--universal", "--python-version", "3.10", "--extra", "dev"]
+    run_uv([*compile_, *universal, "pyproject.toml", "-o", LOCK_NAME], environment, f"Resolving {LOCK_NAME}")
+
+    # The CUDA libraries alone: all that requirements.lock holds stays a constraint and is left out.
+    held = re.findall(r"^([a-z0-9._-]+)==", (project_root / LOCK_NAME).read_text(encoding="utf-8"), re.MULTILINE)
+    newest = ["--python-version", "3.13", "--python-platform", "x86_64-manylinux_2_40", "--extra", "gpu"]
+    only_new = [f"--no-emit-package={name}" for name in sorted(set(held))]
+    gpu = [*compile_, *newest, *only_new, "--constraint", LOCK_NAME, "pyproject.toml", "-o", GPU_LOCK_NAME]
+    run_uv(gpu, environment, f"Resolving {GPU_LOCK_NAME}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -245,6 +245,8 @@ def test_failures_say_what_to_do(output, sentence):
 
 # Whole set-ups, with a uv that makes an environment of nothing
 
+THIS_MINOR = f"{sys.version_info[0]}.{sys.version_info[1]}"
+
 FAKE_UV = f"""#!/bin/sh
 echo "$@ compile=$UV_COMPILE_BYTECODE" >> "$UV_LOG"
 case "$1 $2" in
@@ -303,9 +305,8 @@ def test_set_up_once_and_then_not_a_word(project, environ, capfd):
 def test_changed_lock_moved_project_or_other_python_means_a_new_set_up(project, environ):
     environment.set_up(project, environ)
     assert environment.is_current(project, None)
-    this_minor = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    assert environment.is_current(project, this_minor)
-    assert not environment.is_current(project, "3.13" if this_minor != "3.13" else "3.10")
+    assert environment.is_current(project, THIS_MINOR)
+    assert not environment.is_current(project, "3.13" if THIS_MINOR != "3.13" else "3.10")
 
     (project / "requirements.lock").write_text("absl-py==1.4.1\n")
     assert not environment.is_current(project, None)
@@ -327,6 +328,36 @@ def test_failed_set_up_leaves_no_stamp_and_is_redone(project, environ):
     assert not environment.is_current(project, None)
     assert (project / ".venv/bin/python").exists()
     environment.set_up(project, environ)
+    assert environment.is_current(project, None)
+
+
+def test_gpu_adds_the_cuda_libraries_of_its_own_lock(project, environ, monkeypatch):
+    (project / "requirements-gpu.lock").write_text("nvidia-cublas-cu12==12.9.3.13\n")
+    monkeypatch.setitem(environment.TFX_BY_PYTHON, THIS_MINOR, "1.21.0")
+    monkeypatch.setitem(environment.MIN_GLIBC_BY_TFX, "1.21.0", (2, 17))  # the fake uv installs nothing
+    environment.set_up(project, environ)
+    assert not environment.is_current(project, None, gpu=True)
+
+    environment.set_up(project, {**environ, "GPU": "1"})
+    added = commands(environ)[-1].split()
+    assert added[:2] == ["pip", "install"]
+    assert {"--require-hashes", "--no-deps"} <= set(added)
+    assert environment.is_current(project, None, gpu=True)
+
+    done = len(commands(environ))
+    environment.set_up(project, environ)  # not asked for: what is there stays
+    assert len(commands(environ)) == done
+    (project / "requirements-gpu.lock").write_text("nvidia-cublas-cu12==12.9.3.14\n")
+    assert not environment.is_current(project, None)
+
+
+def test_gpu_without_a_lock_for_it_says_so_before_anything_is_removed(project, environ, monkeypatch):
+    environment.set_up(project, environ)
+    monkeypatch.setitem(environment.TFX_BY_PYTHON, THIS_MINOR, "1.16.0")
+    with pytest.raises(SetupError, match=r"^GPU=1 needs TFX 1\.21"):
+        environment.set_up(project, {**environ, "GPU": "1"})
+    with pytest.raises(SetupError, match=r"^GPU=yes is not understood"):
+        environment.set_up(project, {**environ, "GPU": "yes"})
     assert environment.is_current(project, None)
 
 
