@@ -5,7 +5,8 @@ complete and current costs no subprocess and no word of output. `--lock` writes 
 
 Two stacks are supported and one lock file holds both: TFX 1.16 on Python 3.10, whose wheels run on any glibc, and
 TFX 1.21 on Python 3.11 to 3.13, whose wheels need glibc 2.39. `PYTHON` in the environment chooses: a version
-(`PYTHON=3.13`) or the path of an interpreter. `GPU=1` adds NVIDIA's CUDA libraries from `requirements-gpu.lock`.
+(`PYTHON=3.13`) or the path of an interpreter. `GPU=1` adds NVIDIA's CUDA libraries from `requirements-gpu.lock`;
+`RUNTIME=1` leaves out what only tests, notebooks and benchmarks need, as the container image does.
 """
 
 from __future__ import annotations
@@ -387,7 +388,7 @@ def run_uv(command: Sequence[str], environment: Mapping[str, str], doing: str) -
         raise SetupError(f"{doing} failed. {explain_failure(''.join(lines))}")
 
 
-def make_stamp(project_root: Path, python_version: str, gpu: bool = False) -> dict[str, str]:
+def make_stamp(project_root: Path, python_version: str, gpu: bool = False, runtime: bool = False) -> dict[str, str]:
     """Returns what a complete environment depends on: the locks, the interpreter, and where the project lies.
 
     The location counts because scripts in `.venv/bin` hold absolute paths.
@@ -399,6 +400,8 @@ def make_stamp(project_root: Path, python_version: str, gpu: bool = False) -> di
     }
     if gpu:
         stamp["gpu_requirements_sha256"] = hashlib.sha256((project_root / GPU_LOCK_NAME).read_bytes()).hexdigest()
+    if runtime:
+        stamp["holds"] = "what running needs"
     return stamp
 
 
@@ -411,20 +414,22 @@ def read_stamp(venv: Path) -> dict[str, str]:
     return stamp if isinstance(stamp, dict) else {}
 
 
-def is_current(project_root: Path, wanted: str | None, gpu: bool = False) -> bool:
-    """Says whether `.venv` is complete, made from these locks, and has the Python and the CUDA libraries asked for.
+def is_current(project_root: Path, wanted: str | None, gpu: bool = False, runtime: bool = False) -> bool:
+    """Says whether `.venv` is complete, made from these locks, and has the Python and the packages asked for.
 
-    One that has more than was asked for (any Python when none was, CUDA libraries) is current too.
+    One that has more than was asked for (any Python when none was, CUDA libraries, what tests need) is current too.
     """
     venv = project_root / ".venv"
     stamp = read_stamp(venv)
     version = stamp.get("python", "")
     has_gpu = "gpu_requirements_sha256" in stamp
+    is_runtime = "holds" in stamp
     return (
-        stamp == make_stamp(project_root, version, has_gpu)
+        stamp == make_stamp(project_root, version, has_gpu, is_runtime)
         and (venv / "bin/python").exists()
         and (not wanted or satisfies(version, wanted))
         and (has_gpu or not gpu)
+        and (runtime or not is_runtime)
     )
 
 
@@ -435,8 +440,8 @@ def set_up(project_root: Path, environ: Mapping[str, str]) -> None:
       SetupError: The environment cannot be set up here.
     """
     wanted, named = resolve_wanted(environ["PYTHON"]) if environ.get("PYTHON") else (None, [])
-    gpu = is_switched_on(environ, "GPU")
-    if is_current(project_root, wanted, gpu):
+    gpu, runtime = is_switched_on(environ, "GPU"), is_switched_on(environ, "RUNTIME")
+    if is_current(project_root, wanted, gpu, runtime):
         return
     start_s = time.monotonic()
     glibc = check_platform(platform.system(), platform.machine(), glibc_version())
@@ -459,8 +464,12 @@ def set_up(project_root: Path, environ: Mapping[str, str]) -> None:
     run_uv(make, environment, f"Making .venv with Python {choice.python}")
     python = str(venv / "bin/python")
     print(f"Installing {LOCK_NAME} into .venv (4 GB; about 1 GB to download the first time)", flush=True)
-    sync = [uv, "pip", "sync", "--require-hashes", "--python", python, str(project_root / LOCK_NAME)]
-    run_uv(sync, environment, f"Installing {LOCK_NAME}")
+    lock = str(project_root / LOCK_NAME)
+    install = [uv, "pip", "sync", "--require-hashes", "--python", python, lock]
+    if runtime:  # the lock as a constraint: its versions and hashes, for what pyproject.toml itself asks for
+        requirements = str(project_root / "pyproject.toml")
+        install = [uv, "pip", "install", "--require-hashes", "--python", python, "-c", lock, "-r", requirements]
+    run_uv(install, environment, f"Installing {LOCK_NAME}")
     if gpu:
         print(f"Installing {GPU_LOCK_NAME} into .venv: CUDA", flush=True)
         add = [uv, "pip", "install", "--require-hashes", "--no-deps", "--python", python]
@@ -472,7 +481,7 @@ def set_up(project_root: Path, environ: Mapping[str, str]) -> None:
     made = probe_interpreter(python)
     if made is None:
         raise SetupError(f"{python} was made but does not run: remove .venv and run the command again.")
-    stamp = make_stamp(project_root, _dotted(made.version), gpu)
+    stamp = make_stamp(project_root, _dotted(made.version), gpu, runtime)
     (venv / STAMP_NAME).write_text(json.dumps(stamp, indent=2) + "\n", encoding="utf-8")
     print(f"The environment is ready after {time.monotonic() - start_s:.0f} s", flush=True)
 

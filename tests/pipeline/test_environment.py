@@ -351,6 +351,23 @@ def test_gpu_adds_the_cuda_libraries_of_its_own_lock(project, environ, monkeypat
     assert not environment.is_current(project, None)
 
 
+def test_runtime_installs_less_and_is_not_enough_for_who_did_not_ask_for_it(project, environ):
+    environment.set_up(project, {**environ, "RUNTIME": "1"})
+    installed = commands(environ)[-1].split()
+    assert installed[:2] == ["pip", "install"]
+    assert "--require-hashes" in installed
+    assert (
+        commands(environ)[-1]
+        .partition(" -c ")[2]
+        .startswith(f"{project}/requirements.lock -r {project}/pyproject.toml")
+    )
+    assert environment.is_current(project, None, runtime=True)
+    assert not environment.is_current(project, None)
+    environment.set_up(project, environ)
+    assert environment.is_current(project, None)
+    assert environment.is_current(project, None, runtime=True)
+
+
 def test_gpu_without_a_lock_for_it_says_so_before_anything_is_removed(project, environ, monkeypatch):
     environment.set_up(project, environ)
     monkeypatch.setitem(environment.TFX_BY_PYTHON, THIS_MINOR, "1.16.0")
