@@ -90,7 +90,7 @@ class RunRecorder(keras.callbacks.Callback):
 
 
 class EpochLine(keras.callbacks.Callback):
-    """Prints a plain line an epoch, for output that is not a terminal."""
+    """Prints a plain line an epoch: no control characters, so that it can go to a file."""
 
     def __init__(self, epochs: int, history: list[checkpoint.Epoch]) -> None:
         """Holds what to print.

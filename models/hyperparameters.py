@@ -9,7 +9,7 @@ from models import features
 
 NETWORKS = ("alexnet", "alexnet_fit")
 NUM_CONVOLUTIONS = 5
-OPTIMIZERS = ("sgd",)
+OPTIMIZERS = ("sgd", "muon")
 SCHEDULES = ("one_cycle", "constant")
 EXPORT_WEIGHTS = ("best", "last")
 SWITCHES = ("auto", "on", "off")
@@ -40,10 +40,13 @@ class Hyperparameters:
     """Images per training step, over all GPUs together. A smaller last batch is dropped."""
 
     optimizer: str = "sgd"
-    """The update rule: `sgd`, stochastic gradient descent."""
+    """The update rule: `sgd`, or `muon` for the kernels of convolutions and SGD for the rest (`models/muon.py`)."""
 
     learning_rate: float = 0.05
     """Peak learning rate, per step."""
+
+    kernel_learning_rate: float = 0.02
+    """Peak learning rate of the kernels of convolutions, per step. Used by `muon` only."""
 
     momentum: float = 0.9
     """Of SGD, in [0, 1). 0 is plain SGD."""
@@ -113,6 +116,7 @@ class Hyperparameters:
         self._check("batch_size", self.batch_size >= 1, "at least 1")
         self._check("optimizer", self.optimizer in OPTIMIZERS, f"one of {', '.join(OPTIMIZERS)}")
         self._check("learning_rate", self.learning_rate > 0, "greater than 0")
+        self._check("kernel_learning_rate", self.kernel_learning_rate > 0, "greater than 0")
         self._check("momentum", 0 <= self.momentum < 1, "in [0, 1)")
         self._check("weight_decay", self.weight_decay >= 0, "at least 0")
         self._check("schedule", self.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}")

@@ -1,4 +1,4 @@
-"""The optimizer and its learning rate, step by step."""
+"""What a training step minimizes, and how: the loss, the optimizer and its learning rate, step by step."""
 
 from typing import Any
 
@@ -6,14 +6,51 @@ import keras
 from keras import ops
 
 from models.hyperparameters import Hyperparameters
+from models.muon import Muon
+
+
+def build_loss(hyperparameters: Hyperparameters) -> keras.losses.Loss:
+    """Builds the cross-entropy between labels, int [N], and probabilities, float32 [N, number of classes].
+
+    Args:
+        hyperparameters: uses `label_smoothing`.
+    """
+    if not hyperparameters.label_smoothing:
+        return keras.losses.SparseCategoricalCrossentropy()
+    return SmoothedCrossentropy(hyperparameters.label_smoothing)
+
+
+class SmoothedCrossentropy(keras.losses.Loss):
+    """Cross-entropy with smoothed labels (Szegedy et al., "Rethinking the Inception Architecture", 2016, section 7).
+
+    With smoothing s and K classes, the right class is asked for with 1 - s + s / K, each other one with s / K.
+    """
+
+    def __init__(self, smoothing: float) -> None:
+        """Holds the setting.
+
+        Args:
+            smoothing: part of each label that is spread over all classes, in [0, 1).
+        """
+        super().__init__(name="smoothed_crossentropy")
+        self.smoothing = smoothing
+
+    def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
+        """Labels, int [N] or [N, 1], and probabilities, float32 [N, K], to losses, float32 [N]."""
+        labels = ops.one_hot(ops.reshape(ops.cast(y_true, "int32"), (-1,)), y_pred.shape[-1])
+        return keras.losses.categorical_crossentropy(labels, y_pred, label_smoothing=self.smoothing)
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {"smoothing": self.smoothing}
 
 
 def build_optimizer(hyperparameters: Hyperparameters, total_steps: int) -> keras.optimizers.Optimizer:
-    """Builds SGD as the recipe asks for it.
+    """Builds the optimizer that the recipe asks for.
 
     Args:
-        hyperparameters: uses `learning_rate`, `schedule`, `warmup_fraction`, `momentum`, `nesterov` and
-            `weight_decay`.
+        hyperparameters: uses `optimizer`, `learning_rate`, `kernel_learning_rate`, `schedule`, `warmup_fraction`,
+            `momentum`, `nesterov` and `weight_decay`.
         total_steps: of the whole run, all epochs together.
 
     Returns:
@@ -23,12 +60,16 @@ def build_optimizer(hyperparameters: Hyperparameters, total_steps: int) -> keras
     if hyperparameters.schedule == "one_cycle":
         warmup_steps = round(hyperparameters.warmup_fraction * total_steps)
         learning_rate = OneCycle(hyperparameters.learning_rate, warmup_steps, total_steps)
-    optimizer = keras.optimizers.SGD(
-        learning_rate,
-        momentum=hyperparameters.momentum,
-        nesterov=hyperparameters.nesterov,
-        weight_decay=hyperparameters.weight_decay or None,
-    )
+    options = {
+        "momentum": hyperparameters.momentum,
+        "nesterov": hyperparameters.nesterov,
+        "weight_decay": hyperparameters.weight_decay or None,
+    }
+    if hyperparameters.optimizer == "muon":
+        ratio = hyperparameters.kernel_learning_rate / hyperparameters.learning_rate
+        optimizer = Muon(learning_rate, ratio, **options)
+    else:
+        optimizer = keras.optimizers.SGD(learning_rate, **options)
     # Decay pulls to 0, which means nothing for a bias, nor for the scale and offset of a batch normalization.
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return optimizer

@@ -13,12 +13,13 @@ from models.alexnet import EMBEDDING_LAYER
 class AlexNetServing(tf.Module):
     """AlexNet and its preprocessing, as TensorFlow Serving and TensorFlow Model Analysis call them."""
 
-    def __init__(self, model: keras.Model, transform_graph: Any) -> None:
+    def __init__(self, model: keras.Model, transform_graph: Any, test_time_flip: bool = False) -> None:
         """Holds what the SavedModel has to contain.
 
         Args:
             model: from `build_alexnet`, trained.
             transform_graph: from `input_pipeline.load_transform_graph`.
+            test_time_flip: whether probabilities and embeddings are means over an image and its mirror image.
         """
         super().__init__(name="alexnet_serving")
         network = keras.Model(model.inputs, [model.get_layer(EMBEDDING_LAYER).output, model.outputs[0]])
@@ -27,6 +28,7 @@ class AlexNetServing(tf.Module):
         self._call_network = functools.partial(network, training=False)
         self._weights = [weight.value for weight in network.weights]
         self.transform_graph = transform_graph
+        self._test_time_flip = test_time_flip
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
     def serving_default(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -65,7 +67,7 @@ class AlexNetServing(tf.Module):
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
     def embeddings(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Describes images by the last hidden layer.
+        """Describes images by the last hidden layer; with `test_time_flip` by its mean, from both sides.
 
         Args:
             image_bytes: string [N], encoded image files.
@@ -84,19 +86,24 @@ class AlexNetServing(tf.Module):
         images, _ = input_pipeline.transform(self.transform_graph, image_bytes, tf.zeros([batch_size], tf.int64))
         # TensorFlow's convolution on the CPU fails on an empty batch: it gets a blank image, whose answer is cut off.
         images = tf.cond(batch_size > 0, lambda: images, lambda: tf.zeros([1, *images.shape[1:]]))
-        embeddings, probabilities = self._call_network(images)
+        if self._test_time_flip:
+            both = self._call_network(tf.concat([images, images[:, :, ::-1]], axis=0))
+            embeddings, probabilities = (tf.add_n(tf.split(outputs, 2)) / 2 for outputs in both)
+        else:
+            embeddings, probabilities = self._call_network(images)
         return embeddings[:batch_size], probabilities[:batch_size]
 
 
-def export(model: keras.Model, transform_graph: Any, export_dir: str) -> None:
+def export(model: keras.Model, transform_graph: Any, export_dir: str, test_time_flip: bool = False) -> None:
     """Writes the SavedModel with the signatures `serving_default`, `classify` and `embeddings`.
 
     Args:
         model: from `build_alexnet`, trained, of dtype policy float32.
         transform_graph: from `input_pipeline.load_transform_graph`.
         export_dir: where to; made when absent.
+        test_time_flip: whether every answer is the mean over an image and its mirror image.
     """
-    serving = AlexNetServing(model, transform_graph)
+    serving = AlexNetServing(model, transform_graph, test_time_flip)
     signatures = {
         "serving_default": serving.serving_default,
         "classify": serving.classify,

@@ -1,6 +1,8 @@
 """Trains AlexNet: what TFX's Trainer runs, by the name `models.training.run_fn`."""
 
+import dataclasses
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +13,16 @@ import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
 
 from models import base_model, checkpoint, fitting, input_pipeline, label_subset, signatures, warmup
-from models.alexnet import build_alexnet
-from models.augmentation import build_augmentation, rgb_principal_components
+from models.alexnet import build_network
+from models.augmentation import build_augmentation
+from models.averaging import AveragedModel
 from models.base_model import BaseModel
 from models.devices import Devices, configure_devices
 from models.fitting import TrainingConfig, count_steps
 from models.hyperparameters import Hyperparameters
 from models.input_pipeline import LabeledImages
-
-PRINCIPAL_COMPONENTS_EXAMPLES = 1000
-"""Training images whose colours are analysed for the colour jitter: a million colours and more."""
+from models.preprocessing import decode_images
+from models.tensorboard_log import RunLog, Samples, one_of_each_class
 
 
 def run_fn(fn_args: FnArgs) -> None:
@@ -32,33 +34,102 @@ def run_fn(fn_args: FnArgs) -> None:
 
     Args:
         fn_args: from TFX; `custom_config` as `TrainingConfig` describes it; `base_model`, where there is one, is what
-            pre-training wrote (see `base_model.save`): the convolutions start from it.
+            pre-training wrote (see `base_model.save`): the convolutions start from it; `hyperparameters`, where there
+            are any, are the Tuner's: their values take the place of the recipe's.
 
     Raises:
         ValueError: a setting, the data or the base model is not usable; the message says which.
         callbacks.NonFiniteLossError: training diverged.
     """
-    config = TrainingConfig.from_custom_config(fn_args.custom_config)
-    hyperparameters = config.hyperparameters
-    savedmodel_dir = tft.TFTransformOutput(fn_args.transform_graph_path).transform_savedmodel_dir
-    train = input_pipeline.read_examples(fn_args.train_files)
-    if config.label_fraction < 1:
-        train = _with_few_labels(train, config.label_fraction, hyperparameters.seed)
-    validation = input_pipeline.read_examples(fn_args.eval_files)
-    base = base_model.load(fn_args.base_model) if fn_args.base_model else None
-    definition = {"label_fraction": config.label_fraction, "base_model": base and base.digest()}
-    run_dir = fitting.run_dir(config, definition, savedmodel_dir, train, validation)
+    config = with_tuned(TrainingConfig.from_custom_config(fn_args.custom_config), fn_args.hyperparameters)
+    inputs = read_inputs(fn_args, config)
+    run_dir = inputs.run_dir(config)
+    network, history = train_network(config, inputs, run_dir)
 
-    keras.utils.set_random_seed(hyperparameters.seed)
-    devices = configure_devices(hyperparameters)
-    transform_graph = input_pipeline.load_transform_graph(savedmodel_dir)
-    network, history = _train(config, train, validation, transform_graph, devices, base, run_dir)
-
-    signatures.export(network, transform_graph, fn_args.serving_model_dir)
-    warmup.write_requests(train.images[: max(warmup.BATCH_SIZES)].numpy(), fn_args.serving_model_dir)
+    test_time_flip = config.hyperparameters.test_time_flip
+    signatures.export(network, inputs.transform_graph, fn_args.serving_model_dir, test_time_flip)
+    warmup.write_requests(inputs.train.images[: max(warmup.BATCH_SIZES)].numpy(), fn_args.serving_model_dir)
     fitting.publish(run_dir, history, fn_args.model_run_dir)
     # Only now: until here an interrupted run can go on from it.
     shutil.rmtree(run_dir)
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """What a run learns from.
+
+    Attributes:
+        train: the images and labels to learn.
+        validation: those that the epochs are compared on.
+        base: the weights to start from; None for random ones.
+        transform_graph: from `input_pipeline.load_transform_graph`.
+        savedmodel_dir: where it is.
+    """
+
+    train: LabeledImages
+    validation: LabeledImages
+    base: BaseModel | None
+    transform_graph: Any
+    savedmodel_dir: str
+
+    def run_dir(self, config: TrainingConfig) -> Path:
+        """The folder of the checkpoint of a run on these inputs, see `fitting.run_dir`."""
+        definition = {"label_fraction": config.label_fraction, "base_model": self.base and self.base.digest()}
+        return fitting.run_dir(config, definition, self.savedmodel_dir, self.train, self.validation)
+
+
+def read_inputs(fn_args: FnArgs, config: TrainingConfig) -> Inputs:
+    """Reads what TFX hands to the Trainer or the Tuner.
+
+    Args:
+        fn_args: from TFX.
+        config: uses `label_fraction`, and `hyperparameters.seed` for the choice of the labels.
+
+    Raises:
+        ValueError: the data or the base model is not usable; the message says which.
+    """
+    train = input_pipeline.read_examples(fn_args.train_files)
+    if config.label_fraction < 1:
+        train = _with_few_labels(train, config.label_fraction, config.hyperparameters.seed)
+    savedmodel_dir = tft.TFTransformOutput(fn_args.transform_graph_path).transform_savedmodel_dir
+    return Inputs(
+        train=train,
+        validation=input_pipeline.read_examples(fn_args.eval_files),
+        base=base_model.load(fn_args.base_model) if fn_args.base_model else None,
+        transform_graph=input_pipeline.load_transform_graph(savedmodel_dir),
+        savedmodel_dir=savedmodel_dir,
+    )
+
+
+def with_tuned(config: TrainingConfig, tuned: Mapping[str, Any] | None) -> TrainingConfig:
+    """The config with the hyperparameters that the Tuner found, which it prints.
+
+    Args:
+        config: of the run.
+        tuned: a keras_tuner.HyperParameters' config, whose `values` are by the names of Hyperparameters; or None.
+
+    Raises:
+        ValueError: an unknown name, or a value that is not allowed.
+    """
+    if not tuned:
+        return config
+    print(f"Using what the Tuner found: {describe_values(tuned['values'])}.", flush=True)
+    return with_values(config, tuned["values"])
+
+
+def with_values(config: TrainingConfig, values: Mapping[str, Any]) -> TrainingConfig:
+    """The config with some hyperparameters changed.
+
+    Raises:
+        ValueError: an unknown name, or a value that is not allowed.
+    """
+    hyperparameters = Hyperparameters.from_dict({**config.hyperparameters.to_dict(), **values})
+    return dataclasses.replace(config, hyperparameters=hyperparameters)
+
+
+def describe_values(values: Mapping[str, Any]) -> str:
+    """Hyperparameters in a line."""
+    return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
 def compile_model(
@@ -66,7 +137,7 @@ def compile_model(
     devices: Devices,
     total_steps: int,
     principal_components: np.ndarray | None = None,
-) -> tuple[keras.Sequential, keras.Model]:
+) -> tuple[keras.Model, keras.Model]:
     """Builds what `fit` is called on, with every variable that a checkpoint holds.
 
     Args:
@@ -77,30 +148,45 @@ def compile_model(
 
     Returns:
         The compiled model from standardized images, float32 [N, 64, 64, 3], through the augmentation to probabilities,
-        float32 [N, 10]; and the network in it, the part that is exported.
+        float32 [N, 10]; and the part of it that is exported: the network, or with `weight_averaging` its average.
     """
     with devices.strategy.scope():
-        network = build_alexnet(hyperparameters.dropout, hyperparameters.seed, devices.dtype)
-        model = keras.Sequential([build_augmentation(hyperparameters, principal_components), network], name="training")
+        augmentation = build_augmentation(hyperparameters, principal_components)
+        network = build_network(hyperparameters, devices.dtype)
+        if hyperparameters.weight_averaging:
+            exported = build_network(hyperparameters, devices.dtype)
+            model = AveragedModel(augmentation, network, exported, hyperparameters.weight_averaging)
+        else:
+            exported = network
+            model = keras.Sequential([augmentation, network], name="training")
         fitting.compile_for_fit(model, hyperparameters, devices, total_steps)
-    return model, network
+    return model, exported
 
 
-def _train(
-    config: TrainingConfig,
-    train: LabeledImages,
-    validation: LabeledImages,
-    transform_graph: Any,
-    devices: Devices,
-    base: BaseModel | None,
-    run_dir: Path,
-) -> tuple[keras.Model, list[checkpoint.Epoch]]:
+def trained_network(model: keras.Model) -> keras.Model:
+    """The network in a model of `compile_model` that the optimizer changes."""
+    return model.network if isinstance(model, AveragedModel) else model.layers[-1]
+
+
+def train_network(config: TrainingConfig, inputs: Inputs, run_dir: Path) -> tuple[keras.Model, list[checkpoint.Epoch]]:
     """Runs the epochs that are not done yet.
+
+    Args:
+        config: of the run.
+        inputs: from `read_inputs`.
+        run_dir: gets the checkpoint and the TensorBoard logs.
 
     Returns:
         The network to export, in float32 and on the default device, and the history of all epochs.
+
+    Raises:
+        ValueError: a setting or the checkpoint is not usable; the message says which.
+        callbacks.NonFiniteLossError: training diverged.
     """
     hyperparameters = config.hyperparameters
+    train, validation, transform_graph = inputs.train, inputs.validation, inputs.transform_graph
+    keras.utils.set_random_seed(hyperparameters.seed)
+    devices = configure_devices(hyperparameters)
     epochs = hyperparameters.epochs
     steps = count_steps(hyperparameters, len(train))
     print(
@@ -109,11 +195,11 @@ def _train(
         f"{devices.description}.",
         flush=True,
     )
-    components = _principal_components(hyperparameters, train, transform_graph)
+    components = fitting.principal_components(hyperparameters, train, transform_graph)
     model, network = compile_model(hyperparameters, devices, epochs * steps, components)
-    if base:
-        base.initialize(network)
-        print(f"Starting from the convolutions in {base.source}.", flush=True)
+    if inputs.base:
+        inputs.base.initialize(trained_network(model))
+        print(f"Starting from the convolutions in {inputs.base.source}.", flush=True)
 
     def training_data(initial_epoch: int) -> tf.data.Dataset:
         return input_pipeline.training_dataset(
@@ -136,10 +222,26 @@ def _train(
         validation_data=input_pipeline.evaluation_dataset(
             validation, transform_graph, batch_size=hyperparameters.batch_size
         ),
+        more_callbacks=[
+            RunLog(
+                run_dir / fitting.TENSORBOARD_DIR,
+                network,
+                _samples(validation, transform_graph),
+                {**hyperparameters.to_dict(), "label_fraction": config.label_fraction},
+            )
+        ],
     )
-    exported = build_alexnet()
+    exported = build_network(hyperparameters)
     exported.set_weights(state.best_weights or network.get_weights())
     return exported, state.history
+
+
+def _samples(validation: LabeledImages, transform_graph: Any) -> Samples:
+    """A validation image of each class, to be shown epoch by epoch."""
+    chosen = one_of_each_class(validation.labels.numpy())
+    images, labels = tf.gather(validation.images, chosen), tf.gather(validation.labels, chosen)
+    inputs, _ = input_pipeline.transform(transform_graph, images, labels)
+    return Samples(decode_images(images).numpy(), inputs.numpy(), labels.numpy())
 
 
 def _with_few_labels(train: LabeledImages, fraction: float, seed: int) -> LabeledImages:
@@ -151,14 +253,3 @@ def _with_few_labels(train: LabeledImages, fraction: float, seed: int) -> Labele
         flush=True,
     )
     return label_subset.repeat(chosen, len(train))
-
-
-def _principal_components(
-    hyperparameters: Hyperparameters, train: LabeledImages, transform_graph: Any
-) -> np.ndarray | None:
-    """Of the colours of the first training images; None when the recipe has no colour jitter."""
-    if not hyperparameters.color_jitter:
-        return None
-    first = slice(0, PRINCIPAL_COMPONENTS_EXAMPLES)
-    images, _ = input_pipeline.transform(transform_graph, train.images[first], train.labels[first])
-    return rgb_principal_components(images.numpy())

@@ -7,7 +7,9 @@ import keras
 import numpy as np
 import pytest
 
-from models.alexnet import EMBEDDING_LAYER, build_alexnet
+from models import hyperparameters
+from models.alexnet import EMBEDDING_LAYER, GEOMETRIES, build_alexnet, build_network
+from models.hyperparameters import Hyperparameters
 
 PARAMETERS = [
     ("conv1", 46_592),
@@ -37,6 +39,32 @@ SHAPES = [
     ("dense8", (10,)),
 ]
 
+FITTED_PARAMETERS = [
+    ("conv1", 5 * 5 * 3 * 64),
+    ("norm1", 4 * 64),
+    ("conv2", 3 * 3 * 64 * 192),
+    ("norm2", 4 * 192),
+    ("conv3", 3 * 3 * 192 * 384),
+    ("norm3", 4 * 384),
+    ("conv4", 3 * 3 * 384 * 256),
+    ("norm4", 4 * 256),
+    ("conv5", 3 * 3 * 256 * 256),
+    ("norm5", 4 * 256),
+    ("dense6", 4 * 4 * 256 * 1024 + 1024),
+    ("dense7", 1024 * 1024 + 1024),
+    ("dense8", 1024 * 10 + 10),
+]
+
+FITTED_SHAPES = [
+    ("conv1", (32, 32, 64)),
+    ("pool1", (16, 16, 64)),
+    ("pool2", (8, 8, 192)),
+    ("conv4", (8, 8, 256)),
+    ("pool5", (4, 4, 256)),
+    (EMBEDDING_LAYER, (1024,)),
+    ("dense8", (10,)),
+]
+
 
 @pytest.fixture(scope="module")
 def network() -> keras.Model:
@@ -52,6 +80,58 @@ def test_parameters_by_layer(network: keras.Model):
 def test_shapes(network: keras.Model):
     assert network.input_shape == (None, 64, 64, 3)
     assert [(name, network.get_layer(name).output.shape[1:]) for name, _ in SHAPES] == SHAPES
+
+
+def test_every_name_of_a_network_has_a_geometry_of_five_convolutions():
+    assert tuple(GEOMETRIES) == hyperparameters.NETWORKS
+    assert {len(geometry.convolutions) for geometry in GEOMETRIES.values()} == {hyperparameters.NUM_CONVOLUTIONS}
+
+
+def test_the_fitted_network():
+    network = build_network(Hyperparameters(network="alexnet_fit"))
+    assert [(layer.name, layer.count_params()) for layer in network.layers if layer.weights] == FITTED_PARAMETERS
+    assert [(name, network.get_layer(name).output.shape[1:]) for name, _ in FITTED_SHAPES] == FITTED_SHAPES
+    assert [layer.name for layer in network.layers][1:5] == ["conv1", "norm1", "relu1", "pool1"]
+    images = np.random.default_rng(0).normal(size=(2, 64, 64, 3)).astype(np.float32)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(network(images)).sum(axis=-1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+@pytest.mark.parametrize("removed", range(1, 6))
+def test_a_network_without_one_convolution(name: str, removed: int):
+    whole = build_network(Hyperparameters(network=name))
+    network = build_network(Hyperparameters(network=name, without_convolution=removed))
+    gone = {f"conv{removed}", f"norm{removed}", f"relu{removed}"}
+    assert [layer.name for layer in network.layers] == [x.name for x in whole.layers if x.name not in gone]
+    maps = {layer.name: layer.output.shape[1:3] for layer in network.layers if layer.name.startswith("pool")}
+    sizes = {name: whole.get_layer(name).output.shape[1:3] for name in maps}
+    if (name, removed) == ("alexnet", 1):
+        sizes["pool1"] = (8, 8)
+    assert maps == sizes
+    assert network.output_shape == (None, 10)
+
+
+def test_what_stays_begins_as_in_the_whole_network(network: keras.Model):
+    smaller = build_alexnet(without_convolution=4)
+    for name in ("conv1", "conv5", "dense6"):
+        mine, its = (keras.ops.convert_to_numpy(net.get_layer(name).kernel) for net in (smaller, network))
+        np.testing.assert_array_equal(mine, its)
+
+
+def test_seeds_are_handed_out_in_the_order_of_the_layers(network: keras.Model):
+    seeds = np.random.SeedSequence(0).generate_state(10).tolist()
+    drawing = ("conv1", "conv2", "conv3", "conv4", "conv5", "dense6", None, "dense7", None, "dense8")
+    for seed, name in zip(seeds, drawing, strict=True):
+        if name:
+            kernel = network.get_layer(name).kernel
+            expected = keras.initializers.GlorotUniform(seed=seed)(kernel.shape)
+            np.testing.assert_array_equal(kernel, expected)
+
+
+def test_the_recipe_sets_batch_statistics_and_dropout():
+    network = build_network(Hyperparameters(batch_norm_momentum=0.9, dropout=0.25))
+    assert {network.get_layer(f"norm{i}").momentum for i in range(1, 6)} == {0.9}
+    assert {network.get_layer(f"dropout{i}").rate for i in (6, 7)} == {0.25}
 
 
 def test_answers_probabilities(network: keras.Model):
@@ -82,27 +162,31 @@ def test_mixed_precision_keeps_weights_and_answer_in_float32():
     assert network.output.dtype == "float32"
 
 
-def test_model_and_augmentation_run_on_jax():
+def test_models_and_augmentation_run_on_jax():
     code = """
 import jax
 import keras
 import numpy as np
-from models.alexnet import build_alexnet
+from models.alexnet import build_network
 from models.augmentation import build_augmentation
 from models.hyperparameters import Hyperparameters
-from models.optimization import build_optimizer
+from models.optimization import build_loss, build_optimizer
+from models.rotation import rotate
 
-recipe = Hyperparameters(color_jitter=0.1)
-model = keras.Sequential([build_augmentation(recipe, np.eye(3)), build_alexnet()])
-model.compile(build_optimizer(recipe, 2), "sparse_categorical_crossentropy")
-images = np.random.default_rng(0).normal(size=(4, 64, 64, 3)).astype("float32")
-before = model.get_weights()[0]
-model.fit(images, np.arange(4), batch_size=2, verbose=0)
 assert keras.backend.backend() == "jax"
-assert isinstance(model.layers[1].get_layer("conv1").kernel.value, jax.Array)
-assert model.predict(images, verbose=0).shape == (4, 10)
-assert model.count_params() == 2_915_338
-assert not np.array_equal(before, model.get_weights()[0])
+images = np.random.default_rng(0).normal(size=(4, 64, 64, 3)).astype("float32")
+for network, smoothing, parameters in (("alexnet", 0.0, 2_915_338), ("alexnet_fit", 0.1, 7_513_290)):
+    recipe = Hyperparameters(network=network, label_smoothing=smoothing, color_jitter=0.1)
+    model = keras.Sequential([build_augmentation(recipe, np.eye(3)), build_network(recipe)])
+    model.compile(build_optimizer(recipe, 2), build_loss(recipe))
+    before = model.get_weights()[0]
+    model.fit(images, np.arange(4), batch_size=2, verbose=0)
+    assert isinstance(model.layers[1].get_layer("conv1").kernel.value, jax.Array)
+    assert model.predict(images, verbose=0).shape == (4, 10)
+    assert model.count_params() == parameters, model.count_params()
+    assert not np.array_equal(before, model.get_weights()[0])
+for turns, rotated in enumerate(rotate(images, np.arange(4))):
+    np.testing.assert_array_equal(rotated, np.rot90(images[turns], turns))
 """
     environment = os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
     root = Path(__file__).parents[2]

@@ -26,6 +26,16 @@ def test_absent_fields_keep_their_default():
 @pytest.mark.parametrize(
     ("field", "value"),
     [
+        ("network", "resnet"),
+        ("without_convolution", 6),
+        ("without_convolution", -1),
+        ("batch_norm_momentum", 1.0),
+        ("optimizer", "adam"),
+        ("label_smoothing", 1.0),
+        ("label_smoothing", -0.1),
+        ("weight_averaging", 1.0),
+        ("weight_averaging", -0.5),
+        ("test_time_flip", 1),
         ("epochs", 0),
         ("epochs", True),
         ("epochs", 1.5),
@@ -59,7 +69,7 @@ def test_a_wrong_value_is_refused_by_name(field: str, value: object):
 
 
 def test_an_unknown_field_is_refused_by_name():
-    with pytest.raises(ValueError, match=r"no field learningrate; it has epochs, "):
+    with pytest.raises(ValueError, match=r"no field learningrate; it has network, "):
         Hyperparameters.from_dict({"learningrate": 0.1})
 
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from models.hyperparameters import Hyperparameters
-from models.optimization import OneCycle, build_optimizer
+from models.optimization import OneCycle, build_loss, build_optimizer
 
 
 def rates(schedule: OneCycle, steps: int) -> list[float]:
@@ -57,3 +57,24 @@ def test_default_decay_equals_l2_of_5e_4_in_the_long_run():
         coupled += velocity
     assert float(decoupled[0]) == pytest.approx(coupled, rel=2e-3)
     assert coupled < 0.92
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])
+@pytest.mark.parametrize("num_classes", [10, 4])
+def test_loss_is_the_cross_entropy_with_smoothed_labels(smoothing: float, num_classes: int):
+    rng = np.random.default_rng(0)
+    probabilities = rng.dirichlet(np.ones(num_classes), size=7)
+    labels = rng.integers(num_classes, size=7)
+    wanted = np.full((7, num_classes), smoothing / num_classes)
+    wanted[np.arange(7), labels] += 1 - smoothing
+    expected = -(wanted * np.log(probabilities)).sum(axis=-1).mean()
+    loss = build_loss(Hyperparameters(label_smoothing=smoothing))
+    for shape in ((7,), (7, 1)):
+        found = loss(labels.reshape(shape), probabilities.astype(np.float32))
+        assert float(found) == pytest.approx(expected, rel=1e-5)
+
+
+def test_loss_of_a_certain_and_wrong_answer_is_finite():
+    certain = np.eye(10, dtype=np.float32)[[3]]
+    for smoothing in (0.0, 0.1):
+        assert np.isfinite(float(build_loss(Hyperparameters(label_smoothing=smoothing))(np.array([4]), certain)))

@@ -122,6 +122,28 @@ def test_an_empty_batch_has_an_empty_answer(served, signature: str):
     }
 
 
+def test_with_test_time_flip_every_answer_is_the_mean_of_the_image_and_its_mirror_image(
+    network: keras.Model, transform_graph, sample: Sample, served, tmp_path
+):
+    folder = str(tmp_path / "flipped")
+    signatures.export(network, transform_graph, folder, test_time_flip=True)
+    flipping = tf.saved_model.load(folder).signatures
+    files = sample.pngs[:20]
+    mirrored = [encode(pixels[:, ::-1]) for pixels in sample.pixels[:20]]
+    for name in ("serving_default", "embeddings"):
+        key = "probabilities" if name == "serving_default" else "embeddings"
+        one, other = (served[name](image_bytes=tf.constant(images))[key].numpy() for images in (files, mirrored))
+        assert not np.allclose(one, other, atol=1e-4)
+        found = flipping[name](image_bytes=tf.constant(files))[key].numpy()
+        np.testing.assert_allclose(found, (one + other) / 2, atol=1e-5)
+        np.testing.assert_allclose(flipping[name](image_bytes=tf.constant(mirrored))[key], found, atol=1e-5)
+    answer = flipping["serving_default"](image_bytes=tf.constant(files))
+    scores = flipping["classify"](inputs=tf.constant([example(file) for file in files]))["scores"]
+    np.testing.assert_array_equal(scores, answer["probabilities"])
+    np.testing.assert_array_equal(answer["class_id"], scores.numpy().argmax(axis=-1))
+    assert flipping["serving_default"](image_bytes=tf.constant([], tf.string))["probabilities"].shape == (0, 10)
+
+
 def test_an_example_without_image_is_refused(served):
     with pytest.raises(tf.errors.InvalidArgumentError, match="image"):
         served["classify"](inputs=tf.constant([tf.train.Example().SerializeToString()]))

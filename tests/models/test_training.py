@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import Sample, example, write_examples
+from conftest import Sample, encode, example, write_examples
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 from tfx.components.trainer.fn_args_utils import FnArgs
 
-from models import checkpoint, fitting, training, warmup
+from models import callbacks, checkpoint, devices, fitting, tensorboard_log, training, warmup
 from models.callbacks import NonFiniteLossError
 from models.hyperparameters import Hyperparameters
 
@@ -127,6 +127,20 @@ def test_tensorboard_logs_hold_the_learning_rate(whole: Workspace):
     assert {"epoch_loss", "epoch_accuracy", "epoch_learning_rate"} <= tags
 
 
+def test_tensorboard_logs_hold_a_picture_an_epoch_and_the_recipe(whole: Workspace):
+    logs = whole.root / "first" / "model_run" / fitting.TENSORBOARD_DIR
+    values = [
+        (event.step, value)
+        for file in logs.glob("events.*")
+        for event in tf.compat.v1.train.summary_iterator(str(file))
+        for value in event.summary.value
+    ]
+    pictures = [(step, value.tensor.string_val) for step, value in values if value.tag == tensorboard_log.PICTURES_TAG]
+    assert [step for step, _ in pictures] == list(range(EPOCHS))
+    assert all(picture[2].startswith(b"\x89PNG") for _, picture in pictures)
+    assert any("hparams" in value.tag for _, value in values)
+
+
 def test_the_checkpoint_is_gone_after_the_export(whole: Workspace):
     assert (whole.root / "first" / "Format-Serving" / "saved_model.pb").exists()
     assert list(whole.checkpoint_dir.iterdir()) == []
@@ -168,6 +182,43 @@ def test_a_run_killed_in_an_epoch_goes_on_there_and_ends_as_if_nothing_had_happe
     np.testing.assert_array_equal(workspace.scores("again", images), whole.scores("first", images))
 
 
+def test_a_run_with_all_of_the_recipes_options_resumes_exactly(
+    workspace: Workspace, sample: Sample, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    recipe = {
+        "epochs": 2,
+        "network": "alexnet_fit",
+        "without_convolution": 4,
+        "batch_norm_momentum": 0.8,
+        "label_smoothing": 0.1,
+        "weight_averaging": 0.9,
+        "test_time_flip": True,
+        "export_weights": "last",
+    }
+    workspace.run("whole", recipe)
+    begin = callbacks.RunRecorder.on_epoch_begin
+
+    def interrupt(self: callbacks.RunRecorder, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if epoch == 1:
+            raise KeyboardInterrupt
+        begin(self, epoch, logs)
+
+    monkeypatch.setattr(callbacks.RunRecorder, "on_epoch_begin", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        workspace.run("interrupted", recipe)
+    monkeypatch.undo()
+
+    workspace.run("again", recipe)
+
+    assert "Resuming at epoch 2 of 2" in capsys.readouterr().out
+    assert without_seconds(workspace.history("again")) == without_seconds(workspace.history("whole"))
+    images = sample.pngs[:20]
+    scores = workspace.scores("again", images)
+    np.testing.assert_array_equal(scores, workspace.scores("whole", images))
+    mirrored = [encode(pixels[:, ::-1]) for pixels in sample.pixels[:20]]
+    np.testing.assert_allclose(workspace.scores("again", mirrored), scores, atol=1e-5)
+
+
 def test_a_failed_export_is_repeated_without_training_and_with_the_last_weights(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
@@ -204,7 +255,7 @@ def test_another_recipe_or_source_does_not_resume(workspace: Workspace, monkeypa
         seen.append(others[-1].name)
         raise InterruptedError
 
-    monkeypatch.setattr(training, "_train", remember)
+    monkeypatch.setattr(training, "train_network", remember)
     variants = [workspace.arguments("a"), workspace.arguments("b"), workspace.arguments("c", {"seed": 6})]
     variants.append(workspace.arguments("d"))
     variants[-1]["custom_config"]["source_digest"] = "1"
@@ -214,6 +265,18 @@ def test_another_recipe_or_source_does_not_resume(workspace: Workspace, monkeypa
             training.run_fn(FnArgs(**arguments))
     assert seen[0] == seen[1]
     assert len(set(seen)) == 4
+
+
+def test_with_weight_averaging_the_network_is_trained_and_its_average_is_exported():
+    recipe = Hyperparameters(weight_averaging=0.9)
+    model, exported = training.compile_model(recipe, devices.configure_devices(recipe), total_steps=1)
+    trained = training.trained_network(model)
+    assert [weight.path for weight in model.trainable_variables] == [w.path for w in trained.trainable_variables]
+    assert exported is not trained
+    for mine, its in zip(exported.get_weights(), trained.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, its)
+    plain, same = training.compile_model(Hyperparameters(), devices.configure_devices(recipe), total_steps=1)
+    assert training.trained_network(plain) is same
 
 
 def test_divergence_is_an_error_that_says_where(workspace: Workspace):
