@@ -7,10 +7,11 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from components.model_report.contents import REPORT_FILE
+from components.model_report.lineage import Execution
 from models import features
 from pipeline import evaluation, runs
-from pipeline.runs import ComponentRun
-from pipeline.settings import DEFAULT_PROFILE, PROJECT_ROOT, Settings
+from pipeline.settings import DEFAULT_PROFILE, ENVIRONMENT_PREFIX, PROJECT_ROOT, Settings, field_types
 
 
 def component_line(settings: Settings, component: str) -> str:
@@ -30,15 +31,15 @@ def component_line(settings: Settings, component: str) -> str:
 def last_lines(settings: Settings, total_s: float) -> str:
     """Say the verdict of the last run: accuracy, gate, version, seconds by component, what to type next."""
     run = runs.last_run(settings)
-    verdict = evaluation.read_verdict(settings, run["Evaluator"].outputs)
-    pushed = run["Pusher"].outputs["pushed_model"].custom_properties
+    verdict = evaluation.read_verdict(run["Evaluator"])
+    pushed = run["Pusher"].outputs["pushed_model"].properties
     serving_blessed, serving_checks = _serving_verdict(run)
     blessed = verdict.blessed and serving_blessed
     lines = ["", f"Test accuracy {verdict.accuracy:.4f}   gate: {'BLESSED' if blessed else 'NOT BLESSED'}"]
     lines += [f"  {check}" for check in (*verdict.checks, *serving_checks)]
-    if pushed["pushed"].int_value:
-        new = pushed["new"].int_value and not run["Pusher"].cached
-        destination = Path(pushed["pushed_destination"].string_value)
+    if pushed["pushed"]:
+        new = pushed.get("new") and not run["Pusher"].cached
+        destination = Path(pushed["pushed_destination"])
         lines.append(f"{'Pushed' if new else 'Already pushed'}: version {destination.name} in {_short(destination)}")
     else:
         lines.append(f"Nothing pushed; what {_short(settings.serving_dir)} held before stays.")
@@ -48,15 +49,15 @@ def last_lines(settings: Settings, total_s: float) -> str:
     return "\n".join(lines)
 
 
-def _serving_verdict(run: Mapping[str, ComponentRun]) -> tuple[bool, list[str]]:
+def _serving_verdict(run: Mapping[str, Execution]) -> tuple[bool, list[str]]:
     """Whether the candidate has served as it has to, and a line a check."""
     if "ServingValidator" not in run:
-        blessed = bool(run["InfraValidator"].outputs["blessing"].custom_properties["blessed"].int_value)
+        blessed = bool(run["InfraValidator"].outputs["blessing"].properties["blessed"])
         return blessed, [f"{'ok ' if blessed else 'NO '} TFX's InfraValidator"]
     blessing = run["ServingValidator"].outputs["blessing"]
     checks = json.loads((Path(blessing.uri) / "checks.json").read_text())
     lines = [f"{'ok ' if check['reached'] else 'NO '} {check['name']}: {check['finding']}" for check in checks]
-    return bool(blessing.custom_properties["blessed"].int_value), lines
+    return bool(blessing.properties["blessed"]), lines
 
 
 def _next_step(settings: Settings, blessed: bool) -> str:
@@ -66,46 +67,71 @@ def _next_step(settings: Settings, blessed: bool) -> str:
     return f"Next: make serve{profile}"
 
 
-def _nothing_to_say(run: ComponentRun) -> str:
+def _nothing_to_say(run: Execution) -> str:
     return ""
 
 
-def _examples(run: ComponentRun) -> str:
-    counts = run.outputs["examples"].custom_properties
+def _examples(run: Execution) -> str:
+    counts = run.outputs["examples"].properties
     splits = (features.TRAIN_SPLIT, features.VALIDATION_SPLIT, features.TEST_SPLIT)
-    return " · ".join(f"{s} {counts[f'{s}_examples'].int_value:,}" for s in splits if f"{s}_examples" in counts)
+    return " · ".join(f"{s} {counts[f'{s}_examples']:,}" for s in splits if f"{s}_examples" in counts)
 
 
-def _training(run: ComponentRun) -> str:
-    with open(Path(run.outputs["model_run"].uri) / "history.csv", newline="") as history:
-        epochs = list(csv.DictReader(history))
+def _pretraining(run: Execution) -> str:
+    epochs = _history(run)
+    return f"{_count(epochs)}, tells {float(epochs[-1]['val_accuracy']):.4f} of the rotations"
+
+
+def _training(run: Execution) -> str:
+    epochs = _history(run)
     best = max(epochs, key=lambda epoch: float(epoch["val_accuracy"]))
-    count = f"{len(epochs)} epoch{'s' if len(epochs) > 1 else ''}"
-    return f"{count}, best validation accuracy {float(best['val_accuracy']):.4f} (epoch {best['epoch']})"
+    return f"{_count(epochs)}, best validation accuracy {float(best['val_accuracy']):.4f} (epoch {best['epoch']})"
 
 
-def _baseline(run: ComponentRun) -> str:
+def _tuning(run: Execution) -> str:
+    trials = json.loads((Path(run.outputs["tuner_results"].uri) / "tuner_results.json").read_text())
+    best = max(trials, key=lambda trial: trial["score"])
+    found = " ".join(
+        f"{ENVIRONMENT_PREFIX}{name.upper()}={value}" for name, value in best.items() if name in field_types()
+    )
+    return f"validation accuracy {best['score']:.4f}, best of {len(trials)} trials; to use it again: {found}"
+
+
+def _history(run: Execution) -> list[dict[str, str]]:
+    """The rows of a training's history.csv, one an epoch."""
+    with open(Path(run.outputs["model_run"].uri) / "history.csv", newline="") as history:
+        return list(csv.DictReader(history))
+
+
+def _count(epochs: list[dict[str, str]]) -> str:
+    return f"{len(epochs)} epoch{'s' if len(epochs) > 1 else ''}"
+
+
+def _baseline(run: Execution) -> str:
     return f"model {run.outputs['model'].id}" if "model" in run.outputs else "none yet"
 
 
-def _blessing(run: ComponentRun) -> str:
-    return "blessed" if run.outputs["blessing"].custom_properties["blessed"].int_value else "not blessed"
+def _blessing(run: Execution) -> str:
+    return "blessed" if run.outputs["blessing"].properties["blessed"] else "not blessed"
 
 
-def _pushed(run: ComponentRun) -> str:
-    pushed = run.outputs["pushed_model"].custom_properties
-    return f"version {pushed['pushed_version'].string_value}" if pushed["pushed"].int_value else "nothing pushed"
+def _pushed(run: Execution) -> str:
+    pushed = run.outputs["pushed_model"].properties
+    return f"version {pushed['pushed_version']}" if pushed["pushed"] else "nothing pushed"
 
 
-_PRODUCED: dict[str, Callable[[ComponentRun], str]] = {
+_PRODUCED: dict[str, Callable[[Execution], str]] = {
     "Cifar10ExampleGen": _examples,
     "ExampleValidator": lambda run: "no anomalies",
+    "PreTrainer": _pretraining,
+    "Tuner": _tuning,
     "Trainer": _training,
     "LastBlessedModel": _baseline,
     "Evaluator": _blessing,
     "InfraValidator": _blessing,
     "ServingValidator": _blessing,
     "Pusher": _pushed,
+    "ModelReport": lambda run: _short(Path(run.outputs["report"].uri) / REPORT_FILE),
 }
 
 

@@ -1,56 +1,210 @@
-"""What ML Metadata knows of a profile's runs."""
+"""Runs of all profiles, as ML Metadata knows them: which there are, what each came to, and finding one by a short name.
+
+A run is written as `68` (its number, as `make runs` lists it), as a pushed version, e.g. `1795410615`, or as `last`;
+`smoke/68` is a run of another profile than the one asked about.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import datetime
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
 
-import ml_metadata
-from ml_metadata.proto import metadata_store_pb2 as mlmd
-from tfx.orchestration import metadata
-
+from components.model_report import lineage
+from components.model_report.lineage import Execution, Run
+from pipeline import local_run
 from pipeline.settings import Settings
+
+LAST = "last"
+
+BLESSED = "blessed"
+
+_RESOLVER = "LastBlessedModel"
+"""It is asked anew in every run, so it says nothing about whether a run was cached."""
+
+_BLESSING_COMPONENTS = ("Evaluator", "ServingValidator", "InfraValidator")
 
 
 @dataclass(frozen=True)
-class ComponentRun:
-    """One component's part in a run.
+class Summary:
+    """A run in a line.
 
     Attributes:
-      name: The component's id in the pipeline.
-      cached: Whether its outputs are those of an earlier run.
-      failed: Whether it ended with an error. TFX lets a run go on after a Resolver that did.
-      seconds: From start to end, in seconds.
-      outputs: Output artifact by output key (each of our components' outputs is one artifact).
+        profile: whose run it is.
+        run: number of the run, among those of the profile's database.
+        started_s: Unix time, in seconds.
+        seconds: from the first component's start to the last one's end.
+        data: name of the archive or folder that the images came from; empty where the run did not get that far.
+        num_examples: images of all splits; 0 where the run did not get that far.
+        accuracy: on the test split, in [0, 1]; None where nothing was evaluated or it was not recorded.
+        verdict: `blessed`, `not blessed (<who refused>)`, `failed in <component>`, `interrupted in <component>` or
+            `under way: <component>`.
+        version: the version that was pushed, or that had been pushed before; empty where none was.
+        components: how many took part.
+        cached: how many of them had nothing to do.
     """
 
-    name: str
-    cached: bool
-    failed: bool
+    profile: str
+    run: int
+    started_s: float
     seconds: float
-    outputs: dict[str, mlmd.Artifact] = field(repr=False)
+    data: str
+    num_examples: int
+    accuracy: float | None
+    verdict: str
+    version: str
+    components: int
+    cached: int
+
+    @property
+    def started(self) -> datetime.datetime:
+        """When it began, in the local time zone."""
+        return datetime.datetime.fromtimestamp(self.started_s).astimezone()
 
 
-def last_run(settings: Settings) -> dict[str, ComponentRun]:
-    """Return the components of the profile's latest run, by name, in the order in which they ran."""
-    store = ml_metadata.MetadataStore(metadata.sqlite_metadata_connection_config(str(settings.metadata_path)))
-    runs = store.get_contexts_by_type("pipeline_run")
-    latest = max(runs, key=lambda run: run.id)
-    executions = sorted(store.get_executions_by_context(latest.id), key=lambda execution: execution.id)
-    return {run.name: run for run in (_component_run(store, execution) for execution in executions)}
+def last_run(settings: Settings) -> dict[str, Execution]:
+    """Return the components of the profile's latest run, by name, in the order in which they ran.
+
+    Raises:
+        FileNotFoundError: the profile has not been run.
+    """
+    store = lineage.open_store(lineage.sqlite_connection(settings.metadata_path))
+    return lineage.last_run(store).executions
 
 
-def _component_run(store: ml_metadata.MetadataStore, execution: mlmd.Execution) -> ComponentRun:
-    contexts = store.get_contexts_by_execution(execution.id)
-    pipeline, node = (next(c.name for c in contexts if c.type == kind) for kind in ("pipeline", "node"))
-    keys = {
-        event.artifact_id: event.path.steps[0].key
-        for event in store.get_events_by_execution_ids([execution.id])
-        if event.type in (mlmd.Event.OUTPUT, mlmd.Event.INTERNAL_OUTPUT)
-    }
-    return ComponentRun(
-        name=node.removeprefix(f"{pipeline}."),
-        cached=execution.last_known_state == mlmd.Execution.CACHED,
-        failed=execution.last_known_state == mlmd.Execution.FAILED,
-        seconds=(execution.last_update_time_since_epoch - execution.create_time_since_epoch) / 1000,
-        outputs={keys[artifact.id]: artifact for artifact in store.get_artifacts_by_id(list(keys))},
+def profiles(output_dir: Path) -> dict[str, Settings]:
+    """Where each profile that has been run keeps things, by its name.
+
+    Returns:
+        Settings that say where: of their fields, profile and output_dir only are those of the runs.
+
+    Raises:
+        LookupError: none has been run.
+    """
+    names = sorted(file.parent.name for file in output_dir.glob("*/metadata.db"))
+    if not names:
+        raise LookupError(f"{output_dir} holds no run yet: `make run` makes one.")
+    return {name: Settings(profile=name, output_dir=str(output_dir)) for name in names}
+
+
+def runs_of(output_dir: Path, profile: str) -> list[Run]:
+    """All runs of a profile, the oldest first.
+
+    Raises:
+        LookupError: the profile has not been run; says which have.
+    """
+    known = profiles(output_dir)
+    if profile not in known:
+        raise LookupError(f"{output_dir} holds no run of profile {profile}; there are runs of {', '.join(known)}.")
+    store = lineage.open_store(lineage.sqlite_connection(known[profile].metadata_path))
+    return [run for run in lineage.list_runs(store) if run.executions]
+
+
+def find(output_dir: Path, profile: str, reference: str) -> tuple[str, Run]:
+    """Find a run by the name that a person gives it.
+
+    Args:
+        output_dir: where all that runs write goes.
+        profile: whose runs to look in, where the reference does not say.
+        reference: a run's number, a pushed version or `last`, each with or without `<profile>/` before it.
+
+    Returns:
+        The profile and the run; for a version the run that pushed it first.
+
+    Raises:
+        LookupError: there is no such run; says which there are.
+    """
+    own_profile, _, name = reference.rpartition("/")
+    profile = own_profile or profile
+    runs = runs_of(output_dir, profile)
+    if name == LAST and runs:
+        return profile, runs[-1]
+    for run in runs:
+        if name in (str(run.id), pushed_version(run)):
+            return profile, run
+    numbers = ", ".join(str(run.id) for run in runs) or "none"
+    versions = ", ".join(dict.fromkeys(filter(None, map(pushed_version, runs)))) or "none"
+    raise LookupError(
+        f"Profile {profile} has neither run nor version {name!r}. Runs: {numbers}; versions: {versions}. "
+        "`make runs` lists the runs of all profiles."
     )
+
+
+def summaries(output_dir: Path) -> Iterator[Summary]:
+    """A line a run, of all profiles, the oldest first within each.
+
+    Raises:
+        LookupError: there is none.
+    """
+    for profile, place in profiles(output_dir).items():
+        runs = runs_of(output_dir, profile)
+        for run in runs:
+            under_way = run is runs[-1] and local_run.in_use(place.profile_dir)
+            yield summarize(profile, run, under_way)
+
+
+def summarize(profile: str, run: Run, under_way: bool = False) -> Summary:
+    """Say in a line what a run came to, from its executions and their artifacts' properties alone.
+
+    Args:
+        profile: whose run it is.
+        run: the run.
+        under_way: whether it goes on; else a component that has not ended was interrupted.
+    """
+    executions = run.executions
+    evaluation = executions["Evaluator"].outputs.get("evaluation") if "Evaluator" in executions else None
+    examples = executions["Cifar10ExampleGen"].outputs.get("examples") if "Cifar10ExampleGen" in executions else None
+    counts = examples.properties if examples else {}
+    counted = [execution for name, execution in executions.items() if name != _RESOLVER]
+    return Summary(
+        profile=profile,
+        run=run.id,
+        started_s=run.started_s,
+        seconds=run.seconds,
+        data=PurePosixPath(data_path(run)).name,
+        num_examples=sum(count for name, count in counts.items() if name.endswith("_examples")),
+        accuracy=evaluation.properties.get("accuracy") if evaluation else None,
+        verdict=verdict(run, under_way),
+        version=pushed_version(run),
+        components=len(counted),
+        cached=sum(execution.cached for execution in counted),
+    )
+
+
+def verdict(run: Run, under_way: bool = False) -> str:
+    """What became of a run, in a few words; see `Summary.verdict`."""
+    if run.unfinished:
+        return f"under way: {run.unfinished[0]}" if under_way else f"interrupted in {run.unfinished[0]}"
+    # A run goes on after a failed Resolver, and has been worth nothing all the same.
+    if run.failed:
+        return f"failed in {run.failed[0]}"
+    if "Pusher" not in run.executions:
+        last = next(reversed(run.executions))
+        return f"under way: after {last}" if under_way else f"interrupted after {last}"
+    blessings = {
+        name: run.executions[name].outputs["blessing"].properties.get("blessed")
+        for name in _BLESSING_COMPONENTS
+        if name in run.executions
+    }
+    refused = [name for name, blessed in blessings.items() if not blessed]
+    return f"not blessed ({', '.join(refused)})" if refused else BLESSED
+
+
+def data_path(run: Run) -> str:
+    """Where a run's images came from; empty where it does not say."""
+    example_gen = run.executions.get("Cifar10ExampleGen")
+    return example_gen_settings(example_gen).get("data", "") if example_gen else ""
+
+
+def example_gen_settings(execution: Execution) -> dict[str, Any]:
+    """What a Cifar10ExampleGen was told: `data`, its path, and `validation_fraction`."""
+    return (execution.json("custom_config") or {}).get("custom_config", {}).get("value", {})
+
+
+def pushed_version(run: Run) -> str:
+    """The version that a run's Pusher names: made by it, or found to be there already; empty for none."""
+    pusher = run.executions.get("Pusher")
+    pushed = pusher.outputs.get("pushed_model") if pusher else None
+    return pushed.properties.get("pushed_version", "") if pushed else ""

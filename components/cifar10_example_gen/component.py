@@ -10,6 +10,7 @@ from tfx.dsl.components.base import executor_spec
 from tfx.proto import example_gen_pb2
 
 from components.cifar10_example_gen import executor
+from components.cifar10_example_gen.download import ARCHIVE_NAME
 from components.cifar10_example_gen.errors import DataError
 from components.cifar10_example_gen.readers import archives, sources
 
@@ -28,7 +29,7 @@ class Cifar10ExampleGen(example_gen.FileBasedExampleGen):
 
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(executor.Executor)
 
-    def __init__(self, data: str, validation_fraction: float = 0.1) -> None:
+    def __init__(self, data: str, validation_fraction: float = 0.1, download: bool = False) -> None:
         """Constructs the component. The data need not be in reach here; it is looked at when the component runs.
 
         Args:
@@ -36,13 +37,17 @@ class Cifar10ExampleGen(example_gen.FileBasedExampleGen):
                 s3://): the CIFAR-10 binary batches, the Python batches, or images as
                 `train|test/<class>/*.png|jpg|jpeg`.
             validation_fraction: Share of the training images that is held out as the split validation, in [0, 1).
+            download: Whether CIFAR-10's official archive is fetched to `data` where there is nothing yet. For machines
+                that are out of reach here; `data` is then a local path there with the archive's own name.
 
         Raises:
             DataError: The path has a character that TFX would take for a file pattern.
-            ValueError: `validation_fraction` is not in [0, 1).
+            ValueError: `validation_fraction` is not in [0, 1), or `data` has another name than what is downloaded.
         """
         if not 0 <= validation_fraction < 1:
             raise ValueError(f"validation_fraction is {validation_fraction}, expected 0 <= validation_fraction < 1.")
+        if download and os.path.basename(data) != ARCHIVE_NAME:
+            raise ValueError(f"data is {data!r}; what is downloaded there has to be named {ARCHIVE_NAME}.")
         if any(character in data for character in _GLOB_CHARACTERS):
             raise DataError(
                 f"{data}: has one of {_GLOB_CHARACTERS} in its path, which TFX takes for a pattern. Rename it."
@@ -51,6 +56,8 @@ class Cifar10ExampleGen(example_gen.FileBasedExampleGen):
         base, patterns = _input_files(path)
         settings = struct_pb2.Struct()
         settings.update({executor.DATA_KEY: path, executor.VALIDATION_FRACTION_KEY: validation_fraction})
+        if download:  # absent otherwise: a run on data at hand keeps its cache key
+            settings.update({executor.DOWNLOAD_KEY: True})
         custom_config = example_gen_pb2.CustomConfig()
         custom_config.custom_config.Pack(settings)
         super().__init__(

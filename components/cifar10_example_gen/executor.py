@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import posixpath
+from pathlib import Path
 from typing import Any
 
 from google.protobuf import struct_pb2
@@ -16,13 +17,14 @@ from tfx.proto import example_gen_pb2
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import proto_utils
 
-from components.cifar10_example_gen import examples, published, transforms
+from components.cifar10_example_gen import download, examples, published, transforms
 from components.cifar10_example_gen.errors import DataError
 from components.cifar10_example_gen.readers import sources
 from models import features
 
 DATA_KEY = "data"
 VALIDATION_FRACTION_KEY = "validation_fraction"
+DOWNLOAD_KEY = "download"
 
 EXAMPLES_PROPERTY = "{split}_examples"
 """Custom property (int) of the examples artifact: number of examples in a split."""
@@ -48,16 +50,19 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         Args:
             input_dict: Not used.
             output_dict: `examples`, one artifact.
-            exec_properties: `custom_config`, JSON of a CustomConfig that packs a Struct with data
-                and validation_fraction.
+            exec_properties: `custom_config`, JSON of a CustomConfig that packs a Struct with data,
+                validation_fraction and, where the official archive may be fetched, download.
 
         Raises:
             DataError: The data cannot be used; the message says why.
+            download.DownloadError: The official archive could not be fetched.
         """
         self._log_startup(input_dict, output_dict, exec_properties)
         settings = _settings(exec_properties)
         path, fraction = str(settings[DATA_KEY]), float(settings[VALIDATION_FRACTION_KEY])
         output = artifact_utils.get_single_instance(output_dict[standard_component_specs.EXAMPLES_KEY])
+        if DOWNLOAD_KEY in settings.fields:
+            path = str(download.fetch_official_archive(Path(path).parent))
         splits = examples.splits_of(fraction)
         parts = sources.plan(path)
         if not fileio.isdir(path):

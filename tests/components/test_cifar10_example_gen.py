@@ -26,7 +26,7 @@ from tfx.orchestration import metadata, pipeline
 from tfx.orchestration.local import local_dag_runner
 from tfx.types import artifact_utils, standard_artifacts
 
-from components.cifar10_example_gen import examples, executor
+from components.cifar10_example_gen import download, examples, executor
 from components.cifar10_example_gen.component import Cifar10ExampleGen
 from components.cifar10_example_gen.errors import DataError
 from components.cifar10_example_gen.readers import sources
@@ -339,3 +339,28 @@ def test_the_local_runner_raises_the_error_itself(tmp_path):
         _Runs(tmp_path).run(data)
     with pytest.raises(DataError, match=r"nowhere\.zip: does not exist"):
         _Runs(tmp_path).run(tmp_path / "nowhere.zip")
+
+
+def test_the_official_archive_is_fetched_to_where_the_data_is_to_be(tmp_path, monkeypatch):
+    archive = tmp_path / "volume" / download.ARCHIVE_NAME
+    asked = []
+
+    def fetch(cache_dir):
+        asked.append(cache_dir)
+        cache_dir.mkdir()
+        return write_tar(archive, batch_files("binary"))
+
+    monkeypatch.setattr(download, "fetch_official_archive", fetch)
+    # Not the official archive, so without its published checksum.
+    monkeypatch.setattr(executor.published, "verify", lambda *_: "digest")
+    component = Cifar10ExampleGen(str(archive), FRACTION, download=True)
+    examples = standard_artifacts.Examples()
+    examples.uri = str(tmp_path / "examples")
+    executor.Executor().Do({}, {"examples": [examples]}, dict(component.exec_properties))
+    assert asked == [archive.parent]
+    assert read(examples, "test")
+
+
+def test_what_is_downloaded_has_the_archives_own_name():
+    with pytest.raises(ValueError, match=r"mine\.tar\.gz.*has to be named cifar-10-binary\.tar\.gz"):
+        Cifar10ExampleGen("/data/mine.tar.gz", download=True)

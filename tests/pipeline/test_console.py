@@ -1,11 +1,16 @@
+import contextlib
 import logging
 import os
+import pty
+import re
+import subprocess
 import sys
 
 import absl.logging
 import pytest
 
 from pipeline import console
+from pipeline.settings import PROJECT_ROOT
 
 
 def test_frameworks_write_to_the_log_file_and_not_to_the_console(tmp_path, capfd):
@@ -85,3 +90,91 @@ def test_root_message_says_the_cause():
     error = ValueError("could not import models.training")
     error.__cause__ = ModuleNotFoundError("No module named 'models.warmup'")
     assert console.root_message(error) == "could not import models.training (No module named 'models.warmup')"
+
+
+RUN = """
+import sys, time
+import absl.logging
+from pipeline import console
+
+with console.component_lines(lambda component: f"  {component} has run: NOT BLESSED"):
+    absl.logging.info("Component %s is %s.", "Ignored", "there")
+    absl.logging.info("Component %s is running.", "StatisticsGen")
+    time.sleep(1.3)
+    absl.logging.info("Component %s is finished.", "StatisticsGen")
+    absl.logging.info("Component %s is running.", "Trainer")
+    print("Epoch 1/2", flush=True)
+    time.sleep(1.3)
+    absl.logging.info("Component %s is finished.", "Trainer")
+"""
+
+
+def run_on_a_terminal(script, **environment):
+    """What a script writes to a terminal, byte for byte."""
+    try:
+        ours, theirs = pty.openpty()
+    except OSError as error:  # a container without /dev/pts
+        pytest.skip(f"no pseudo-terminal here: {error}")
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        cwd=PROJECT_ROOT,
+        stdout=theirs,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"TERM": "xterm"} | environment,
+    ):
+        os.close(theirs)
+        written = b""
+        with contextlib.suppress(OSError):  # how Linux says that the other side is closed
+            while chunk := os.read(ours, 4096):
+                written += chunk
+    os.close(ours)
+    return written.decode()
+
+
+def screen_lines(written):
+    """The lines that are left of what was written: the cursor goes back at \\r, ESC[K clears from there."""
+    lines = []
+    for line in re.sub(r"\x1b\[\d*m", "", written).split("\n"):
+        shown = ""
+        for part in line.rstrip("\r").split("\r"):
+            text = part.removeprefix("\x1b[K")
+            shown = text + ("" if part.startswith("\x1b[K") else shown[len(text) :])
+        lines.append(shown)
+    return lines
+
+
+def test_a_terminal_shows_what_is_running_and_then_what_came_of_it():
+    written = run_on_a_terminal(RUN)
+    assert re.search(r"\r  StatisticsGen +0 s  …", written)
+    assert re.search(r"\r  StatisticsGen +1 s  …", written)
+    # A component that prints shows by itself how far it is: nothing is drawn over its lines.
+    assert not re.search(r"\r  Trainer +1 s  …", written)
+    assert screen_lines(written) == [
+        "  StatisticsGen has run: NOT BLESSED",
+        "Epoch 1/2",
+        "  Trainer has run: NOT BLESSED",
+        "",
+    ]
+    assert "\x1b[31mNOT BLESSED\x1b[0m" in written
+
+
+def test_no_color_is_respected():
+    assert "\x1b[31m" not in run_on_a_terminal(RUN.replace("1.3", "0"), NO_COLOR="1")
+
+
+def test_a_pipe_gets_plain_lines():
+    ended = subprocess.run(
+        [sys.executable, "-c", RUN.replace("1.3", "0")], cwd=PROJECT_ROOT, capture_output=True, check=True
+    )
+    expected = "  StatisticsGen has run: NOT BLESSED\nEpoch 1/2\n  Trainer has run: NOT BLESSED\n"
+    assert ended.stdout.decode() == expected
+
+
+def test_colors_say_what_was_decided(monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    shown = console.colored("gate: BLESSED\n  ok  accuracy\n  NO  latency")
+    assert shown == "gate: \x1b[32mBLESSED\x1b[0m\n\x1b[32m  ok \x1b[0m accuracy\n\x1b[31m  NO \x1b[0m latency"
+    monkeypatch.setenv("TERM", "dumb")
+    assert console.colored("BLESSED") == "BLESSED"

@@ -1,0 +1,1 @@
+"""Evaluator: the evaluation says its headline."""

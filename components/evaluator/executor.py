@@ -1,0 +1,43 @@
+"""Evaluator's executor: the evaluation says its headline."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tfx import types
+from tfx.components.evaluator import executor as evaluator_executor
+from tfx.types import artifact_utils, standard_component_specs
+
+from components.model_report import results
+from components.served_model.executor import holds_model
+
+ACCURACY_PROPERTY = "accuracy"
+"""Custom property (float) of the evaluation: the candidate's accuracy on the test split, in [0, 1]."""
+
+NUM_EXAMPLES_PROPERTY = "num_examples"
+"""Custom property (int) of the evaluation: images in the test split."""
+
+
+class Executor(evaluator_executor.Executor):
+    """Evaluates, and records the accuracy beside the files that hold everything."""
+
+    def Do(  # noqa: N802 (TFX's name)
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Evaluate, as TFX's Evaluator does.
+
+        Args:
+          input_dict: As TFX's Evaluator has them; a `baseline_model` that is empty counts as none.
+          output_dict: `evaluation`: gets the custom properties `accuracy` and `num_examples`; and `blessing`.
+          exec_properties: As TFX's Evaluator has them.
+        """
+        key = standard_component_specs.BASELINE_MODEL_KEY
+        inputs = {**input_dict, key: [model for model in input_dict.get(key, []) if holds_model(model)]}
+        super().Do(inputs, output_dict, exec_properties)
+        evaluation = artifact_utils.get_single_instance(output_dict[standard_component_specs.EVALUATION_KEY])
+        found = results.load(evaluation.uri)
+        evaluation.set_float_custom_property(ACCURACY_PROPERTY, found.accuracy)
+        evaluation.set_int_custom_property(NUM_EXAMPLES_PROPERTY, found.num_examples)

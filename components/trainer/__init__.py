@@ -1,0 +1,1 @@
+"""Trainer: the model says with which libraries it was made."""
