@@ -32,6 +32,7 @@ from typing import Any
 
 from benchmarks import load, machine, serving_chart, serving_table
 from benchmarks.load import GRPC, REST, LoadResult, Target
+from benchmarks.spreads import spread
 from serving.server_process import PROJECT_ROOT, ServerProcess, server_process
 
 RESULTS_DIR = Path(__file__).parent / "results"
@@ -377,11 +378,6 @@ def percentiles(values: Sequence[float]) -> dict[str, float]:
         return {f"p{percent}": values[0] for percent in range(1, 100)}
     cuts = statistics.quantiles(values, n=100, method="inclusive")
     return {f"p{percent}": cut for percent, cut in enumerate(cuts, start=1)}
-
-
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, minimum and maximum of what the rounds found."""
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
 if __name__ == "__main__":

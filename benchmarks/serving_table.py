@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmarks import spreads
+from benchmarks.markdown import table, verdict
+
 MAX_ADDED_LATENCY_S = 1e-3
 """Aim: what gRPC may cost over the call in process, at the median, at concurrency 1."""
 
@@ -38,7 +41,7 @@ def markdown(figures: Mapping[str, Any]) -> str:
         "",
         "## In process",
         "",
-        *_table(
+        *table(
             ("batch", "n", "p50 ms", "p90 ms", "p99 ms", "images/s", "CPU ms/image"),
             [
                 (row["batch_size"], row["requests"], *_latency(row), _rate(row), _ms(row["client_cpu_s_per_image"]))
@@ -48,7 +51,7 @@ def markdown(figures: Mapping[str, Any]) -> str:
         "",
         "## The first request after loading",
         "",
-        *_table(
+        *table(
             ("server", "starts", "first request, ms", "median of the next, ms"),
             [
                 (name, row["starts"], _ms_spread(row["first_s"]), _ms_spread(row["later_s"]))
@@ -58,7 +61,7 @@ def markdown(figures: Mapping[str, Any]) -> str:
         "",
         "## Aims",
         "",
-        *_table(("aim", "server", "measured", ""), _aims(figures["served"])),
+        *table(("aim", "server", "measured", ""), _aims(figures["served"])),
     ]
     for server in servers:
         flags = " ".join(settings["server_flags"][server])
@@ -66,7 +69,7 @@ def markdown(figures: Mapping[str, Any]) -> str:
             "",
             f"## Server {server}" + (f" (`{flags}`)" if flags else ""),
             "",
-            *_table(
+            *table(
                 (
                     "protocol",
                     "batch",
@@ -96,11 +99,11 @@ def _aims(served: Sequence[Row]) -> list[tuple[object, ...]]:
         if row["concurrency"] == 1 and row["batch_size"] == 1:
             aim = f"concurrency 1: at most {MAX_ADDED_LATENCY_S * 1e3:g} ms over the call in process"
             reached = row["added_latency_s"]["median"] <= MAX_ADDED_LATENCY_S
-            rows.append((aim, row["server"], f"{_added(row)} ms", _verdict(reached)))
+            rows.append((aim, row["server"], f"{_added(row)} ms", verdict(reached)))
         elif row["concurrency"] == 32:
             aim = f"concurrency 32, batch {row['batch_size']}: at least {MIN_RATE_RATIO:.0%} of the batched rate"
             reached = row["rate_ratio"]["median"] >= MIN_RATE_RATIO
-            rows.append((aim, row["server"], _ratio(row), _verdict(reached)))
+            rows.append((aim, row["server"], _ratio(row), verdict(reached)))
     return sorted(rows, key=lambda row: str(row[0]))
 
 
@@ -133,26 +136,12 @@ def _ms_spread(spread: Row) -> str:
 
 
 def _rate(row: Row) -> str:
-    rate = row["images_per_s"]
-    return f"{rate['median']:.0f} [{rate['min']:.0f} to {rate['max']:.0f}]"
+    return spreads.text(row["images_per_s"])
 
 
 def _ratio(row: Row) -> str:
-    ratio = row["rate_ratio"]
-    return f"{ratio['median']:.0%} [{ratio['min']:.0%} to {ratio['max']:.0%}]"
+    return spreads.text(row["rate_ratio"], ".0%")
 
 
 def _ms(seconds: float) -> str:
     return f"{seconds * 1e3:.2f}"
-
-
-def _verdict(reached: bool) -> str:
-    return "reached" if reached else "**missed**"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
-    return [
-        "| " + " | ".join(header) + " |",
-        "|" + "---|" * len(header),
-        *("| " + " | ".join(map(str, row)) + " |" for row in rows),
-    ]
