@@ -7,16 +7,24 @@ import fcntl
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline import console
 from pipeline.settings import BUNDLED_SAMPLE, OFFICIAL, SAMPLE, Settings
 
+if TYPE_CHECKING:
+    from tfx.orchestration.pipeline import Pipeline
 
-def run(settings: Settings) -> int:
+
+def run(settings: Settings, change: Callable[[Pipeline], None] | None = None) -> int:
     """Run the whole pipeline and print what came of it.
+
+    Args:
+      settings: What to run.
+      change: Changes the pipeline before it runs; benchmarks take the training out here.
 
     Returns:
       0 when the run went through, whether its model was blessed or not; 1 when it failed, which leaves everything
@@ -25,21 +33,22 @@ def run(settings: Settings) -> int:
     started = time.monotonic()
     log_file = settings.log_dir / time.strftime("%Y%m%d-%H%M%S.log")
     try:
-        with exclusive(settings.profile_dir), console.frameworks_to(None if settings.verbose else log_file):
-            data = locate_data(settings.data)
+        with exclusive(settings.profile_dir):
+            data = locate_data(settings.data)  # a download shows its progress on standard error
             print(describe(settings, data), flush=True)
-            _run_pipeline(settings, data, started)
+            with console.frameworks_to(None if settings.verbose else log_file):
+                _run_pipeline(settings, data, started, change)
     except KeyboardInterrupt:
-        print(f"Interrupted. The same command goes on from the last finished epoch. Log: {log_file}")
+        print(f"\nInterrupted. The same command goes on from the last finished epoch.{_see(log_file)}")
         return 130
     except Exception as error:
         print(f"\nThe run failed{console.failed_component(error)}: {console.root_message(error)}")
-        print(f"What was pushed before is untouched; the same command runs again. Log: {log_file}")
+        print(f"What was pushed before is untouched; the same command runs again.{_see(log_file)}")
         return 1
     return 0
 
 
-def _run_pipeline(settings: Settings, data: str, started: float) -> None:
+def _run_pipeline(settings: Settings, data: str, started: float, change: Callable[[Pipeline], None] | None) -> None:
     """Build the pipeline, run it with LocalDagRunner, a line a component, and say what came of it."""
     from tfx.orchestration import metadata
     from tfx.orchestration.local.local_dag_runner import LocalDagRunner
@@ -47,12 +56,19 @@ def _run_pipeline(settings: Settings, data: str, started: float) -> None:
     from pipeline import report
     from pipeline.pipeline import create_pipeline
 
-    pipeline = create_pipeline(settings, data)
-    pipeline.metadata_connection_config = metadata.sqlite_metadata_connection_config(str(settings.metadata_path))
+    connection = metadata.sqlite_metadata_connection_config(str(settings.metadata_path))
+    pipeline = create_pipeline(settings, data, metadata_connection=connection)
+    if change is not None:
+        change(pipeline)
     with console.component_lines(lambda component: report.component_line(settings, component)) as finished:
         LocalDagRunner().run(pipeline)
     if finished:  # `tfx pipeline create` goes through here too, with a runner that runs nothing
-        print(report.last_lines(settings, total_s=time.monotonic() - started))
+        print(console.colored(report.last_lines(settings, total_s=time.monotonic() - started)))
+
+
+def _see(log_file: Path) -> str:
+    """Where the frameworks' messages are, where there are any."""
+    return f" Log: {log_file}" if log_file.exists() else ""
 
 
 def locate_data(data: str) -> str:
@@ -101,3 +117,16 @@ def exclusive(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             raise RuntimeError(f"another run is using {folder}: wait for it, or choose another output_dir") from None
         yield
+
+
+def in_use(folder: Path) -> bool:
+    """Whether a run holds a folder at this moment."""
+    lock = folder / ".lock"
+    if not lock.exists():
+        return False
+    with open(lock) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False

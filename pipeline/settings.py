@@ -1,7 +1,8 @@
 """What a run is: one frozen, validated value, chosen by a profile's name and changed field by field.
 
-Every field, of `Settings` and of its `training` (`models.hyperparameters.Hyperparameters`), can be changed in one way
-that every entry point shares: the environment variable `ALEXNET_<FIELD>`, for example
+Every field, of `Settings`, of its `training` (`models.hyperparameters.Hyperparameters`), its `beam`
+(`pipeline.beam.Beam`) and its `cluster` (`pipeline.cluster.Cluster`), can be changed in one way that every entry point
+shares: the environment variable `ALEXNET_<FIELD>`, for example
 
     ALEXNET_PROFILE=cifar10 ALEXNET_EPOCHS=3 tfx run create --engine local --pipeline_name alexnet_cifar10
     make run PROFILE=cifar10 ALEXNET_EPOCHS=3
@@ -26,6 +27,8 @@ from typing import Any
 
 from models import features
 from models.hyperparameters import Hyperparameters
+from pipeline.beam import Beam
+from pipeline.cluster import Cluster
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 BUNDLED_SAMPLE = PROJECT_ROOT / "data" / "cifar-10-sample-binary.tar.gz"
@@ -56,6 +59,21 @@ class Settings:
     validation_fraction: float = 0.1
     """Part of the training images held out, in [0, 1). 0 trains on all of them and validates on the test split."""
 
+    pretraining_epochs: int = 0
+    """Passes over the training images without their labels, before training. 0: no pre-training.
+
+    A pass shows each image in four rotations: it takes about as long as four epochs of training.
+    """
+
+    label_fraction: float = 1.0
+    """Part of the training labels that is used, the same of each class, in (0, 1]. An epoch stays as long."""
+
+    tuning_trials: int = 0
+    """Trainings that search for better hyperparameters before training, at least 1. 0: the recipe is used as it is."""
+
+    tuning_epochs: int = 5
+    """Epochs of each trial, at least 1."""
+
     accuracy_floor: float = 0.0
     """Test accuracy that a model must reach to be pushed, in [0, 1]."""
 
@@ -83,10 +101,30 @@ class Settings:
     training: Hyperparameters = field(default_factory=Hyperparameters)
     """What the Trainer does."""
 
+    beam: Beam = field(default_factory=Beam)
+    """What runs the Beam jobs of ExampleGen, StatisticsGen, Transform and the Evaluator."""
+
+    cluster: Cluster = field(default_factory=Cluster)
+    """Where and with what the components run on Kubeflow. Local runs ignore it."""
+
     def __post_init__(self) -> None:
         self._check("profile", self.profile.isidentifier(), "letters, digits and underscores: it names the pipeline")
         self._check("data", bool(self.data), f"{SAMPLE!r}, {OFFICIAL!r} or a path")
         self._check("validation_fraction", 0 <= self.validation_fraction < 1, "in [0, 1)")
+        self._check("pretraining_epochs", self.pretraining_epochs >= 0, "at least 0")
+        self._check("tuning_trials", self.tuning_trials >= 0, "at least 0")
+        self._check("tuning_epochs", self.tuning_epochs >= 1, "at least 1")
+        if self.tuning_trials and not self.validation_fraction:
+            raise ValueError(
+                f"Settings.tuning_trials is {self.tuning_trials} and validation_fraction is 0; it has to be more than "
+                "0: without a validation split the test split would choose the hyperparameters."
+            )
+        if self.pretraining_epochs and self.training.batch_size % 4:
+            raise ValueError(
+                f"Hyperparameters.batch_size is {self.training.batch_size}; with pretraining_epochs it has to be a "
+                "multiple of 4: a batch holds each of its images in four rotations."
+            )
+        self._check("label_fraction", 0 < self.label_fraction <= 1, "in (0, 1]")
         for name in ("accuracy_floor", "accuracy_tolerance", "class_recall_floor"):
             self._check(name, 0 <= getattr(self, name) <= 1, "in [0, 1]")
         allowed = f"one of {', '.join(SERVING_VALIDATIONS)}"
@@ -106,6 +144,23 @@ class Settings:
     def validation_split(self) -> str:
         """The split that training is watched on (and the best epoch chosen by, where the profile does that)."""
         return features.VALIDATION_SPLIT if self.validation_fraction > 0 else features.TEST_SPLIT
+
+    @property
+    def pretraining(self) -> Hyperparameters:
+        """What the PreTrainer does, where `pretraining_epochs` asks for one: as training, less what is for labels."""
+        return dataclasses.replace(
+            self.training,
+            epochs=self.pretraining_epochs,
+            export_weights="last",
+            label_smoothing=0.0,
+            weight_averaging=0.0,
+            test_time_flip=False,
+        )
+
+    @property
+    def tuning(self) -> Hyperparameters:
+        """What a trial of the Tuner does, but for the fields that it searches."""
+        return dataclasses.replace(self.training, epochs=self.tuning_epochs)
 
     @property
     def profile_dir(self) -> Path:
@@ -187,15 +242,45 @@ PROFILES: dict[str, Settings] = {
             accuracy_tolerance=0.01,
             class_recall_floor=0.5,
         ),
+        # AlexNet's layers with kernels, strides and widths made for 64x64 images.
+        Settings(
+            profile="cifar10_fit",
+            data=OFFICIAL,
+            accuracy_floor=0.85,
+            accuracy_tolerance=0.01,
+            class_recall_floor=0.6,
+            training=Hyperparameters(
+                network="alexnet_fit",
+                batch_norm_momentum=0.9,
+                label_smoothing=0.1,
+                dropout=0.2,
+                test_time_flip=True,
+            ),
+        ),
+        # `cifar10`, whose convolutions have learned from the images without their labels first.
+        Settings(
+            profile="pretrained",
+            data=OFFICIAL,
+            pretraining_epochs=5,
+            accuracy_floor=0.75,
+            accuracy_tolerance=0.01,
+            class_recall_floor=0.5,
+        ),
     )
 }
 """Settings by profile. What each one reaches, on what and in what time, is measured in the README."""
 
 
+PARTS: dict[str, type] = {"training": Hyperparameters, "beam": Beam, "cluster": Cluster}
+"""Fields of `Settings` that are dataclasses themselves, and what they are. No two have a field of the same name."""
+
+
 def field_types() -> dict[str, type]:
-    """Name and type of every field that can be changed from outside, of `Settings` and of its `training`."""
-    types = typing.get_type_hints(Settings) | typing.get_type_hints(Hyperparameters)
-    return {name: kind for name, kind in types.items() if name not in ("profile", "training")}
+    """Name and type of every field that can be changed from outside, of `Settings` and of its parts."""
+    types: dict[str, type] = {}
+    for cls in (Settings, *PARTS.values()):
+        types |= typing.get_type_hints(cls)
+    return {name: kind for name, kind in types.items() if name not in ("profile", *PARTS)}
 
 
 def _parse(name: str, text: str) -> Any:
@@ -220,23 +305,27 @@ def make_settings(profile: str = DEFAULT_PROFILE, changes: Mapping[str, Any] | N
 
     Args:
         profile: a key of PROFILES.
-        changes: values by field name, of `Settings` or of `Hyperparameters`; texts are parsed to the field's type.
+        changes: values by field name, of `Settings` or of one of its parts; texts are parsed to the field's type.
 
     Raises:
         ValueError: unknown profile or field, or a value that the field does not allow.
     """
     if profile not in PROFILES:
         raise ValueError(f"profile is {profile!r}; it has to be one of {', '.join(PROFILES)}.")
-    own: dict[str, Any] = {}
-    training: dict[str, Any] = {}
-    own_names = {f.name for f in dataclasses.fields(Settings)}
+    changed: dict[str, Any] = {}
     for name, value in (changes or {}).items():
         if name not in field_types():
             raise ValueError(f"There is no setting {name}; there are {', '.join(field_types())}.")
-        parsed = _parse(name, value) if isinstance(value, str) else value
-        (own if name in own_names else training)[name] = parsed
+        changed[name] = _parse(name, value) if isinstance(value, str) else value
     settings = PROFILES[profile]
-    return dataclasses.replace(settings, **own, training=dataclasses.replace(settings.training, **training))
+    parts = {
+        part: dataclasses.replace(
+            getattr(settings, part),
+            **{f.name: changed.pop(f.name) for f in dataclasses.fields(cls) if f.name in changed},
+        )
+        for part, cls in PARTS.items()
+    }
+    return dataclasses.replace(settings, **changed, **parts)
 
 
 def settings_from_environment(environment: Mapping[str, str]) -> tuple[str, dict[str, str]]:
@@ -260,24 +349,36 @@ def settings_from_environment(environment: Mapping[str, str]) -> tuple[str, dict
     return profile, stated
 
 
-def parse_command_line(arguments: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ) -> Settings:
+def parse_command_line(
+    arguments: Sequence[str] | None = None,
+    environment: Mapping[str, str] = os.environ,
+    parser: argparse.ArgumentParser | None = None,
+) -> Settings:
     """Return the settings that the environment and a command line's flags ask for; flags win.
 
     Prints a message and exits with status 2 where they ask for something that is not allowed.
+
+    Args:
+        arguments: the command line, without the program's name; None takes that of this process.
+        environment: variables by name.
+        parser: of a command with flags of its own, which are left to it; None is the local run's.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m pipeline.local_runner",
-        description="Run the pipeline on this machine: CIFAR-10 in, a gated and pushed AlexNet out.",
-        epilog=f"Each flag can also be set as an environment variable, e.g. {ENVIRONMENT_PREFIX}EPOCHS=3.",
-    )
+    if parser is None:
+        parser = argparse.ArgumentParser(
+            prog="python -m pipeline.local_runner",
+            description="Run the pipeline on this machine: CIFAR-10 in, a gated and pushed AlexNet out.",
+        )
+    parser.epilog = f"Each setting can also be an environment variable, e.g. {ENVIRONMENT_PREFIX}EPOCHS=3."
     parser.add_argument("--profile", choices=list(PROFILES), help=f"Which settings to start from: {DEFAULT_PROFILE}.")
-    for title, cls in (("pipeline", Settings), ("training", Hyperparameters)):
+    for title, cls in {"pipeline": Settings, **PARTS}.items():
         group = parser.add_argument_group(title)
         for name, description in _descriptions(cls).items():
             if kind := field_types().get(name):
                 flag = f"--{name.replace('_', '-')}"
                 group.add_argument(flag, dest=name, metavar=kind.__name__.upper(), help=description)
-    flags = {name: text for name, text in vars(parser.parse_args(arguments)).items() if text is not None}
+    known = {"profile", *field_types()}
+    given = vars(parser.parse_args(arguments)).items()
+    flags = {name: text for name, text in given if text is not None and name in known}
     try:
         profile, changes = settings_from_environment(environment)
         return make_settings(flags.pop("profile", profile), changes | flags)

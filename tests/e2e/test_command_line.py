@@ -22,6 +22,7 @@ COMPONENTS = [
     "Evaluator",
     "ServingValidator",
     "Pusher",
+    "ModelReport",
 ]
 
 
@@ -99,7 +100,7 @@ def test_edited_model_trains_again_on_cached_data(project):
     root, _, run, executed = project
     append(root / "models" / "alexnet.py", "EDITED = True")
     run(sys.executable, "-m", "pipeline.local_runner")
-    assert executed() == ["Trainer", "Evaluator", "ServingValidator", "Pusher"]
+    assert executed() == ["Trainer", "Evaluator", "ServingValidator", "Pusher", "ModelReport"]
 
 
 def test_edited_component_runs_alone(project):
@@ -107,14 +108,14 @@ def test_edited_component_runs_alone(project):
     before = os.listdir(settings.serving_dir)
     append(root / "components" / "pusher" / "executor.py", "EDITED = True")
     run(sys.executable, "-m", "pipeline.local_runner")
-    assert executed() == ["Pusher"]
+    assert executed() == ["Pusher", "ModelReport"]
     assert os.listdir(settings.serving_dir) == before  # the model is the one that was pushed last
 
 
 def test_flag_wins_over_the_environment(project):
     _, _, run, executed = project
     run(sys.executable, "-m", "pipeline.local_runner", "--accuracy-tolerance", "0.9", ALEXNET_ACCURACY_TOLERANCE="0.8")
-    assert executed() == ["Evaluator", "Pusher"]
+    assert executed() == ["Evaluator", "Pusher", "ModelReport"]
     run(sys.executable, "-m", "pipeline.local_runner", ALEXNET_ACCURACY_TOLERANCE="0.9")
     assert executed() == []
 

@@ -1,12 +1,15 @@
 """A whole run, artifact by artifact, and what the gate does with bad models."""
 
+import json
 import os
+import re
 
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_model_analysis as tfma
 
+from components.model_report import results
 from models import features
 from pipeline import evaluation, local_run, runs
 
@@ -37,6 +40,13 @@ def failed_thresholds(run):
     }
 
 
+def shown_in_report(run):
+    """Values by name, as texts, of everything that the run's page shows; and the page."""
+    with open(os.path.join(run["ModelReport"].outputs["report"].uri, "report.html")) as file:
+        page = file.read()
+    return dict(re.findall(r'<data data-name="([^"]*)" value="([^"]*)"', page)), page
+
+
 def pushed_versions(settings):
     return sorted(os.listdir(settings.serving_dir))
 
@@ -51,8 +61,8 @@ def trained(settings_for):
 
 def test_examples_hold_every_record_once(trained):
     _, run = trained
-    counts = run["Cifar10ExampleGen"].outputs["examples"].custom_properties
-    by_split = {split: counts[f"{split}_examples"].int_value for split in ("train", "validation", "test")}
+    counts = run["Cifar10ExampleGen"].outputs["examples"].properties
+    by_split = {split: counts[f"{split}_examples"] for split in ("train", "validation", "test")}
     assert by_split["train"] + by_split["validation"] == 600
     assert by_split["test"] == 200
     assert 30 <= by_split["validation"] <= 90  # a tenth, by a hash of the image
@@ -72,8 +82,10 @@ def test_every_component_ran_and_left_its_artifact(trained):
         "Evaluator": {"evaluation", "blessing"},
         "ServingValidator": {"blessing"},
         "Pusher": {"pushed_model"},
+        "ModelReport": {"report"},
     }
     assert not any(component.cached or component.failed for component in run.values())
+    assert json.loads(run["Trainer"].outputs["model"].properties["library_versions"])["tensorflow"] == tf.__version__
     for component in run.values():
         for artifact in component.outputs.values():
             assert os.listdir(artifact.uri)
@@ -87,9 +99,14 @@ def test_the_gate_measured_what_the_pushed_model_answers(trained):
     scores = served.signatures["classify"](inputs=tf.constant(records))["scores"].numpy()
     right = scores.argmax(axis=1) == labels
 
-    verdict = evaluation.read_verdict(settings, run["Evaluator"].outputs)
-    metrics = evaluation.overall_metrics(run["Evaluator"].outputs["evaluation"].uri)
+    verdict = evaluation.read_verdict(run["Evaluator"])
+    found = results.load(run["Evaluator"].outputs["evaluation"].uri)
+    metrics = found.metrics
     assert verdict.blessed
+    assert run["Evaluator"].outputs["evaluation"].properties["accuracy"] == verdict.accuracy
+    confusion = np.zeros((10, 10), int)
+    np.add.at(confusion, (labels, scores.argmax(axis=1)), 1)
+    np.testing.assert_array_equal(found.confusion, confusion)
     assert verdict.accuracy == pytest.approx(right.mean(), abs=1e-6)
     assert verdict.accuracy > 0.15  # it has learned something: chance is 0.1
     top_3 = (np.argsort(-scores, axis=1)[:, :3] == labels[:, None]).any(axis=1).mean()
@@ -101,6 +118,32 @@ def test_the_gate_measured_what_the_pushed_model_answers(trained):
     for index in set(predicted):
         expected = (labels[predicted == index] == index).mean()
         assert metrics[f"precision_{features.CLASS_NAMES[index]}"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_report_shows_what_tfma_and_ml_metadata_have(trained):
+    settings, run = trained
+    shown, page = shown_in_report(run)
+    found = results.load(run["Evaluator"].outputs["evaluation"].uri)
+    for name in ("accuracy", "top_3_accuracy", "loss"):
+        assert float(shown[name]) == found.metrics[name]
+    for name in features.CLASS_NAMES:
+        assert float(shown[f"recall/{name}"]) == found.by_class[name]["recall"]
+        if int(shown[f"predicted/{name}"]):
+            assert float(shown[f"precision/{name}"]) == found.by_class[name]["precision"]
+            assert float(shown[f"f1/{name}"]) == found.by_class[name]["f1"]
+    confusion = [[int(shown[f"confusion/{a}/{p}"]) for p in features.CLASS_NAMES] for a in features.CLASS_NAMES]
+    assert np.array_equal(confusion, found.confusion)
+    assert [float(shown[f"threshold/accuracy/{name}/value/bound"]) for name in ("all", "cat")] == [0.0, 0.0]
+    for name, component in run.items():
+        if name != "ModelReport":
+            assert float(shown[f"seconds/{name}"]) == component.seconds
+    examples = run["Cifar10ExampleGen"].outputs["examples"].properties
+    for split in ("train", "validation", "test"):
+        assert int(shown[f"examples/{split}"]) == examples[f"{split}_examples"]
+    assert f'<code data-name="data_sha256">{examples["data_sha256"]}</code>' in page
+    assert f'<code data-name="source/Trainer">{run["Trainer"].properties["source_digest"]}</code>' in page
+    assert shown["version"] == pushed_versions(settings)[0]
+    assert 'data-name="no_baseline"' in page
 
 
 def test_an_unchanged_run_is_cached_and_pushes_nothing(trained):
@@ -128,12 +171,20 @@ def test_each_threshold_alone_blocks_a_bad_model(trained, settings_for, threshol
     assert local_run.run(settings) == 0
     run = runs.last_run(settings)
     assert failed_thresholds(run) == {refused}
-    verdict = evaluation.read_verdict(settings, run["Evaluator"].outputs)
+    verdict = evaluation.read_verdict(run["Evaluator"])
     assert not verdict.blessed
     assert [check.startswith("NO") for check in verdict.checks].count(True) == 1
-    assert run["Pusher"].outputs["pushed_model"].custom_properties["pushed"].int_value == 0
+    assert run["Pusher"].outputs["pushed_model"].properties["pushed"] == 0
     assert pushed_versions(good) == before
     assert "gate: NOT BLESSED" in capfd.readouterr().out
+    shown, page = shown_in_report(run)  # a refused model, a baseline, and classes that are never predicted
+    assert 'data-name="blessed" data-value="false"' in page
+    assert "never predicted" in page
+    assert "version" not in shown
+    assert float(shown["baseline/accuracy"]) > float(shown["candidate/accuracy"]) == float(shown["accuracy"])
+    assert page.count('data-reached="false"') == sum(
+        not threshold.reached for threshold in results.load(run["Evaluator"].outputs["evaluation"].uri).thresholds
+    )
 
 
 def test_the_same_bad_model_passes_where_no_threshold_stops_it(trained, settings_for):
@@ -156,7 +207,7 @@ def test_the_same_seed_gives_the_same_metrics(trained, settings_for, tmp_path):
             return [line.rsplit(",", 1)[0] for line in file]  # all but the seconds
 
     def metrics(run):
-        return evaluation.overall_metrics(run["Evaluator"].outputs["evaluation"].uri)
+        return results.load(run["Evaluator"].outputs["evaluation"].uri).metrics
 
     assert history(first) == history(second)
     assert metrics(first) == metrics(second)

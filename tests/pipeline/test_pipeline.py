@@ -1,6 +1,7 @@
 import json
 
 import pytest
+from ml_metadata.proto.metadata_store_pb2 import ConnectionConfig
 from tfx.dsl.compiler.compiler import Compiler
 from tfx.dsl.components.common.resolver import Resolver
 
@@ -8,7 +9,7 @@ from pipeline import evaluation
 from pipeline.pipeline import create_pipeline
 from pipeline.settings import BUNDLED_SAMPLE, PROFILES, make_settings
 
-OURS = {"Cifar10ExampleGen", "ExampleValidator", "ServingValidator", "Transform", "Trainer", "Pusher"}
+OURS = {"Cifar10ExampleGen", "ExampleValidator", "ServingValidator", "Transform", "Trainer", "Pusher", "ModelReport"}
 """Components that run code of this repository."""
 
 
@@ -21,7 +22,7 @@ def test_every_profile_compiles(pipeline):
     built, settings = pipeline
     compiled = Compiler().compile(built)
     assert compiled.pipeline_info.id == f"alexnet_{settings.profile}"
-    assert len(compiled.nodes) == 10
+    assert len(compiled.nodes) == 11 + bool(settings.pretraining_epochs)
 
 
 def test_every_component_that_runs_our_code_has_its_digest(pipeline):
@@ -70,6 +71,39 @@ def test_thresholds_of_the_gate_are_those_of_the_settings():
     assert list(by_class.slicing_specs[0].feature_keys) == ["label"]
     assert by_class.threshold.value_threshold.lower_bound.value == 0.2
     assert not by_class.threshold.HasField("change_threshold")
+
+
+def test_the_report_comes_last_and_reads_what_the_run_has_decided(pipeline):
+    built, settings = pipeline
+    by_id = {component.id: component for component in built.components}
+    report = by_id["ModelReport"]
+    assert built.components[-1] is report
+    assert report.inputs["pushed_model"] == by_id["Pusher"].outputs["pushed_model"]
+    assert report.inputs["baseline_model"] == by_id["LastBlessedModel"].outputs["model"]
+    reported = json.loads(report.exec_properties["settings"])
+    assert reported["training"] == settings.training.to_dict()
+    digests = json.loads(report.exec_properties["source_digests"])
+    assert digests["Trainer"] == by_id["Trainer"].exec_properties["source_digest"]
+    assert set(digests) >= OURS - {"ModelReport"}
+
+
+def test_settings_that_change_no_outcome_do_not_make_the_report_again():
+    def parameters(**changes):
+        built = create_pipeline(make_settings("smoke", changes), str(BUNDLED_SAMPLE))
+        return built.components[-1].exec_properties
+
+    assert parameters(verbose=True, enable_cache=False) == parameters()
+    assert parameters(accuracy_floor=0.2) != parameters()
+
+
+def test_a_password_is_not_among_the_reports_parameters():
+    connection = ConnectionConfig()
+    connection.mysql.host, connection.mysql.password = "metadata", "secret"
+    built = create_pipeline(PROFILES["smoke"], str(BUNDLED_SAMPLE), metadata_connection=connection)
+    assert built.components[-1].exec_properties["metadata_connection"] is None
+    connection.mysql.ClearField("password")
+    built = create_pipeline(PROFILES["smoke"], str(BUNDLED_SAMPLE), metadata_connection=connection)
+    assert json.loads(built.components[-1].exec_properties["metadata_connection"]) == {"mysql": {"host": "metadata"}}
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import time
 import pytest
 
 from models import features
-from models.hyperparameters import Hyperparameters
 from pipeline import settings
 from pipeline.settings import PROFILES, PROJECT_ROOT, Settings, make_settings, parse_command_line
 
@@ -44,7 +43,7 @@ def test_settings_are_frozen():
 
 
 def test_every_profile_is_known_by_its_own_name():
-    assert set(PROFILES) == {"smoke", "sample", "seed", "cifar10"}
+    assert set(PROFILES) == {"smoke", "sample", "seed", "cifar10", "cifar10_fit", "pretrained"}
     assert all(name == profile.profile for name, profile in PROFILES.items())
 
 
@@ -54,12 +53,15 @@ def test_seed_profile_is_the_notebooks_recipe():
     assert (training.epochs, training.batch_size, training.learning_rate) == (20, 32, 0.001)
     assert (training.momentum, training.weight_decay, training.schedule) == (0.0, 0.0, "constant")
     assert (training.translation, training.horizontal_flip, training.color_jitter) == (0, False, 0.0)
+    assert (training.network, training.without_convolution, training.batch_norm_momentum) == ("alexnet", 0, 0.99)
+    assert (training.optimizer, training.dropout, training.label_smoothing) == ("sgd", 0.5, 0.0)
+    assert (training.weight_averaging, training.test_time_flip) == (0.0, False)
     assert (seed.validation_fraction, seed.validation_split) == (0.0, features.TEST_SPLIT)
     assert training.export_weights == "last"  # choosing an epoch by the test split would not be the notebook's
 
 
 def test_full_size_profiles_never_fall_back_to_the_sample():
-    assert PROFILES["seed"].data == PROFILES["cifar10"].data == settings.OFFICIAL
+    assert {PROFILES[name].data for name in ("seed", "cifar10", "cifar10_fit", "pretrained")} == {settings.OFFICIAL}
 
 
 def test_environment_changes_fields_of_settings_and_of_training():
@@ -108,10 +110,13 @@ def test_booleans(text, value):
 
 def test_every_field_has_a_flag_and_a_description():
     fields = set(settings.field_types())
-    own = {f.name for f in dataclasses.fields(Settings)} - {"profile", "training"}
-    assert fields == own | {f.name for f in dataclasses.fields(Hyperparameters)}
-    assert not own & {f.name for f in dataclasses.fields(Hyperparameters)}
-    described = settings._descriptions(Settings) | settings._descriptions(Hyperparameters)
+    own = {f.name for f in dataclasses.fields(Settings)} - {"profile", *settings.PARTS}
+    parts = [{f.name for f in dataclasses.fields(cls)} for cls in settings.PARTS.values()]
+    assert fields == own.union(*parts)
+    assert len(fields) == len(own) + sum(len(part) for part in parts)  # no name is used twice
+    described = settings._descriptions(Settings)
+    for cls in settings.PARTS.values():
+        described |= settings._descriptions(cls)
     assert fields < set(described)
     assert all(described.values())
 

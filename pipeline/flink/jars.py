@@ -1,0 +1,140 @@
+"""Fetches Flink and Beam's Flink runner from Maven Central once, into a cache that survives the project.
+
+Maven resolves `pom.xml` and checks the checksum of every file; a folder of jars that is there is complete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import platformdirs
+
+POM = Path(__file__).resolve().with_name("pom.xml")
+CACHE_DIR_VARIABLE = "FLINK_CACHE_DIR"
+BEAM_VARIABLE = "FLINK_BEAM_VERSION"
+
+FLINK_LINE = "1.19"
+"""The release line of Flink. Beam has had runners for it since 2.62 at the latest."""
+
+OLDEST_RUNNER = "2.62.0"
+"""For an older Beam. A job server need not be as old as the Python SDK: the protocol between them is kept."""
+
+FETCH_TIMEOUT_S = 1800.0
+"""About 160 files, 160 MB."""
+
+_APP_NAME = "alexnet-cifar10"
+
+# Beam's job server uploads its class path to the cluster with each job, 160 MB, but for what lies below a folder of
+# this name (PipelineResources.isStageable). Here the cluster has the same files on its own class path.
+_UNSTAGED = Path("gradle", "wrapper")
+
+
+class FlinkError(RuntimeError):
+    """Flink cannot be had or does not run. The message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """Which Flink, with which Beam.
+
+    Attributes:
+        flink_line: Release line of Flink, such as 1.19.
+        beam: Version of Beam's runner and job server on it.
+    """
+
+    flink_line: str
+    beam: str
+
+    def __str__(self) -> str:
+        return f"Flink {self.flink_line} with Beam's runner {self.beam}"
+
+
+def release_for(beam: str | None = None) -> Release:
+    """Returns the release that fits a version of Beam.
+
+    Args:
+        beam: Version of Beam's Python SDK; the installed one where None. `$FLINK_BEAM_VERSION` overrides the runner's.
+    """
+    runner = os.environ.get(BEAM_VARIABLE)
+    if not runner:
+        beam = beam or version("apache-beam")
+        runner = max(beam, OLDEST_RUNNER, key=_numbers)
+    return Release(FLINK_LINE, runner)
+
+
+def jar_dir(release: Release, cache_dir: Path | None = None) -> Path:
+    """Where a release's jars are or will be: in `cache_dir`, `$FLINK_CACHE_DIR`, or else the user's cache folder."""
+    cache_dir = cache_dir or Path(os.environ.get(CACHE_DIR_VARIABLE) or Path(platformdirs.user_cache_dir(_APP_NAME)))
+    return cache_dir / f"flink-{release.flink_line}-beam-{release.beam}" / _UNSTAGED
+
+
+def missing(release: Release, cache_dir: Path | None = None) -> str | None:
+    """Says what keeps Flink from running here and what to do, None where nothing does."""
+    if shutil.which("java") is None:
+        return "java is not on the PATH: install Java 17 (Debian, Ubuntu: apt-get install openjdk-17-jre-headless)"
+    folder = jar_dir(release, cache_dir)
+    return None if folder.is_dir() else f"the jars of {release} are not in {folder}: `make flink-fetch` gets them"
+
+
+def fetch(release: Release, cache_dir: Path | None = None) -> Path:
+    """Returns the folder of a release's jars, after downloading them where the cache does not have them.
+
+    A second process waits for the first and then finds them.
+
+    Raises:
+        FlinkError: Maven is not there, or could not get a file, or a checksum is wrong; nothing appears in the cache.
+    """
+    folder = jar_dir(release, cache_dir)
+    if folder.is_dir():
+        return folder
+    if shutil.which("mvn") is None:
+        raise FlinkError("mvn is not on the PATH: install Maven (Debian, Ubuntu: apt-get install maven).")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _lock(folder), tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+        if not folder.is_dir():
+            shutil.copy(POM, temporary)  # Maven writes beside it
+            _maven(release, Path(temporary))
+            os.replace(Path(temporary) / "jars", folder)
+    return folder
+
+
+def _maven(release: Release, work_dir: Path) -> None:
+    command = [
+        *("mvn", "--batch-mode", "--quiet", "--strict-checksums", "--file", str(work_dir / POM.name)),
+        *(f"-Dflink.line={release.flink_line}", f"-Dbeam.version={release.beam}"),
+        *("dependency:copy-dependencies", f"-DoutputDirectory={work_dir / 'jars'}", "-DincludeScope=runtime"),
+    ]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=FETCH_TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise FlinkError(
+            f"Maven has not got {release} within {FETCH_TIMEOUT_S:.0f} s. Run the command again."
+        ) from error
+    if done.returncode:
+        errors = [line for line in done.stdout.splitlines() if line.startswith("[ERROR] ")] or [done.stderr.strip()]
+        raise FlinkError(
+            f"Maven could not get {release}: {errors[0].removeprefix('[ERROR] ')}\nWhere the repository does not have "
+            f"this version, {BEAM_VARIABLE} names another one of Beam's runner, for example {OLDEST_RUNNER}."
+        )
+
+
+@contextlib.contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Lets one process at a time fetch a release. The lock ends with the process, however that ends."""
+    with folder.with_name(folder.name + ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """A version's numbers, to compare by: 2.59.0 is (2, 59, 0)."""
+    return tuple(int(part) for part in text.split(".")[:3] if part.isdecimal())

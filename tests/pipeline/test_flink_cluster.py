@@ -1,0 +1,163 @@
+"""What needs no Flink; tests/e2e/test_flink.py runs a real cluster."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from concurrent import futures
+from dataclasses import asdict
+
+import grpc
+import pytest
+from apache_beam.portability.api import beam_provision_api_pb2, beam_provision_api_pb2_grpc
+from apache_beam.runners.worker import sdk_worker_main
+
+from pipeline.flink import cluster as cluster_module
+from pipeline.flink import worker
+from pipeline.flink.cluster import HOST, Cluster, Ports, configuration
+from pipeline.flink.jars import FlinkError
+from pipeline.settings import PROJECT_ROOT
+
+
+@pytest.fixture
+def java(tmp_path, monkeypatch):
+    """Puts a program of a test's own in the place of java; returns how."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+
+    def put(text: str) -> None:
+        (folder / "java").write_text(f"#!/bin/sh\n{text}\n")
+        (folder / "java").chmod(0o755)
+
+    return put
+
+
+def alive(pid: int) -> bool:
+    return subprocess.run(["kill", "-0", str(pid)], capture_output=True, check=False).returncode == 0
+
+
+def test_free_ports_differ():
+    ports = asdict(Ports.free()).values()
+    assert len(set(ports)) == 4
+    assert all(port > 1024 for port in ports)
+
+
+def test_everything_listens_on_this_machine_only(tmp_path):
+    settings = configuration(Ports(), slots=2, scratch=tmp_path)
+    addresses = {value for key, value in settings.items() if key.endswith(("address", "host", "bind-host"))}
+    assert addresses == {HOST}
+
+
+def test_a_lost_task_manager_is_a_reason_to_try_again(tmp_path):
+    settings = configuration(Ports(), slots=2, scratch=tmp_path)
+    assert settings["restart-strategy.type"] == "fixed-delay"
+    assert settings["restart-strategy.fixed-delay.attempts"] > 0
+
+
+def test_a_port_that_is_taken_is_named(tmp_path):
+    with socket.create_server((HOST, 0)) as taken:
+        port = taken.getsockname()[1]
+        ports = Ports(**(asdict(Ports.free()) | {"job": port}))
+        with pytest.raises(FlinkError, match=rf"port {port} \(job\).*make flink-stop"):
+            Cluster(tmp_path, tmp_path, ports).start()
+
+
+def test_a_process_that_ends_is_reported_with_its_last_lines_and_the_others_are_stopped(tmp_path, java):
+    java('case "$*" in *TaskManagerRunner*) echo "no memory left"; exit 1;; esac; while :; do sleep 0.1; done')
+    cluster = Cluster(tmp_path / "flink", tmp_path, Ports.free())
+    with pytest.raises(FlinkError, match=r"(?s)task-manager-1 ended .*task-manager-1\.log:\nno memory left"):
+        cluster.start(task_managers=1)
+    assert cluster.pids == {}
+    assert Cluster.find(tmp_path / "flink") is None
+
+
+def test_a_cluster_that_is_not_ready_in_time_is_stopped(tmp_path, java, monkeypatch):
+    java("while :; do sleep 0.1; done")
+    monkeypatch.setattr(cluster_module, "START_TIMEOUT_S", 0.5)
+    cluster = Cluster(tmp_path / "flink", tmp_path, Ports.free())
+    started: list[int] = []
+    monkeypatch.setattr(Cluster, "stop", _remembering(Cluster.stop, started))
+    with pytest.raises(FlinkError, match="task managers were not ready after"):
+        cluster.start(task_managers=2)
+    assert len(started) == 4
+    assert not any(alive(pid) for pid in started)
+
+
+def _remembering(stop, pids):
+    def remember_and_stop(cluster):
+        pids.extend(cluster.pids.values())
+        stop(cluster)
+
+    return remember_and_stop
+
+
+def test_another_command_finds_the_cluster_and_stops_only_what_is_of_it(tmp_path):
+    folder = tmp_path / "flink"
+    folder.mkdir()
+    program = [sys.executable, "-c", "import time; time.sleep(60)"]
+    ours = subprocess.Popen([*program, str(folder)])
+    stranger = subprocess.Popen(program)  # as if the system had given a dead process's number to another
+    try:
+        state = {"jars": "/jars", "ports": asdict(Ports()), "slots": 2}
+        state["pids"] = {"job-manager": ours.pid, "task-manager-1": stranger.pid}
+        (folder / "cluster.json").write_text(json.dumps(state))
+        found = Cluster.find(folder)
+        assert found is not None
+        assert found.task_managers == []
+        found.stop()
+        assert not alive(ours.pid)
+        assert stranger.poll() is None
+        assert Cluster.find(folder) is None
+    finally:
+        for process in (ours, stranger):
+            process.kill()
+            process.wait()
+
+
+class Runner(beam_provision_api_pb2_grpc.ProvisionServiceServicer):
+    """The part of a runner that a worker asks first."""
+
+    def __init__(self) -> None:
+        self.workers: list[str] = []
+
+    def GetProvisionInfo(self, request, context):  # noqa: N802 (Beam's name)
+        self.workers.append(dict(context.invocation_metadata())["worker_id"])
+        response = beam_provision_api_pb2.GetProvisionInfoResponse()
+        response.info.control_endpoint.url = "127.0.0.1:1111"
+        response.info.logging_endpoint.url = "127.0.0.1:2222"
+        response.info.pipeline_options.update({"beam:option:job_name:v1": "evaluation"})
+        response.info.runner_capabilities.append("beam:protocol:state_caching:v1")
+        return response
+
+
+def test_a_worker_asks_the_runner_what_to_do_and_becomes_beams_own(monkeypatch):
+    server = grpc.server(futures.ThreadPoolExecutor(max_workers=1))
+    runner = Runner()
+    beam_provision_api_pb2_grpc.add_ProvisionServiceServicer_to_server(runner, server)
+    port = server.add_insecure_port(f"{HOST}:0")
+    server.start()
+    seen: dict[str, str] = {}
+    monkeypatch.setattr(sdk_worker_main, "main", lambda _: seen.update(os.environ))
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    try:
+        worker.main(["--id=3-1", f"--provision_endpoint={HOST}:{port}", "--semi_persist_dir=/tmp"])
+    finally:
+        server.stop(None)
+    assert runner.workers == ["3-1"]
+    assert seen["WORKER_ID"] == "3-1"
+    assert seen["CONTROL_API_SERVICE_DESCRIPTOR"].strip() == 'url: "127.0.0.1:1111"'
+    assert seen["LOGGING_API_SERVICE_DESCRIPTOR"].strip() == 'url: "127.0.0.1:2222"'
+    assert json.loads(seen["PIPELINE_OPTIONS"]) == {"beam:option:job_name:v1": "evaluation"}
+    assert seen["RUNNER_CAPABILITIES"] == "beam:protocol:state_caching:v1"
+
+
+def test_the_worker_command_runs_the_python_that_it_is_told(tmp_path):
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\npwd; echo "$@"\n')
+    python.chmod(0o755)
+    script = worker.__file__.replace("worker.py", "worker.sh")
+    environment = os.environ | {"BEAM_PYTHON": str(python)}
+    done = subprocess.run([script, "--id=1"], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [str(PROJECT_ROOT), "-m pipeline.flink.worker --id=1"]
