@@ -17,7 +17,7 @@ SWITCHES = ("auto", "on", "off")
 
 @dataclasses.dataclass(frozen=True)
 class Hyperparameters:
-    """What defines a training run, besides its data. The defaults are SGD with what AlexNet brought: dropout, shifts, flips.
+    """What defines a training run, besides its data. The defaults are SGD with what AlexNet brought.
 
     Raises:
         ValueError: a field is out of its range or of the wrong type; names the field, its value and what is

@@ -193,13 +193,14 @@ class Settings:
         return self.profile_dir / "serving_model" / "alexnet"
 
 
-_CIFAR10_RECIPE = Hyperparameters(
+_RECIPE = Hyperparameters(
     batch_norm_momentum=0.9,
     optimizer="muon",
     label_smoothing=0.1,
     dropout=0.2,
     test_time_flip=True,
 )
+"""What trains AlexNet well in 20 epochs, on all of CIFAR-10 and on a tenth of it: found on the validation split."""
 
 PROFILES: dict[str, Settings] = {
     settings.profile: settings
@@ -216,10 +217,10 @@ PROFILES: dict[str, Settings] = {
         Settings(
             profile="sample",
             data=SAMPLE,
-            accuracy_floor=0.5,
+            accuracy_floor=0.6,
             accuracy_tolerance=0.02,
-            class_recall_floor=0.2,
-            training=Hyperparameters(batch_size=64, learning_rate=0.02),
+            class_recall_floor=0.3,
+            training=dataclasses.replace(_RECIPE, batch_size=64),
         ),
         # The recipe of the notebook that this project started from. It validates on the test split, so the weights of
         # the last epoch are exported: choosing the best one would be choosing by the test split.
@@ -249,7 +250,7 @@ PROFILES: dict[str, Settings] = {
             accuracy_floor=0.8,
             accuracy_tolerance=0.01,
             class_recall_floor=0.6,
-            training=_CIFAR10_RECIPE,
+            training=_RECIPE,
         ),
         # AlexNet's layers with kernels, strides and widths made for 64x64 images.
         Settings(
@@ -258,7 +259,7 @@ PROFILES: dict[str, Settings] = {
             accuracy_floor=0.85,
             accuracy_tolerance=0.01,
             class_recall_floor=0.6,
-            training=dataclasses.replace(_CIFAR10_RECIPE, network="alexnet_fit"),
+            training=dataclasses.replace(_RECIPE, network="alexnet_fit"),
         ),
         # `cifar10`, whose convolutions have learned from the images without their labels first.
         Settings(
@@ -268,7 +269,7 @@ PROFILES: dict[str, Settings] = {
             accuracy_floor=0.8,
             accuracy_tolerance=0.01,
             class_recall_floor=0.6,
-            training=_CIFAR10_RECIPE,
+            training=_RECIPE,
         ),
     )
 }
