@@ -1,6 +1,7 @@
 """The accuracy benchmark: what it asks for, what its rows come to, and one measurement of a few real images."""
 
 import copy
+import dataclasses
 import io
 import json
 import subprocess
@@ -161,12 +162,14 @@ def test_names_and_groups_of_rows():
 
 
 def test_a_changed_row_has_a_name_and_a_command_of_its_own():
-    (changed,) = accuracy.choose_variants("cifar10", ["epochs=40", "label_smoothing=0.1"], "long")
-    assert changed.settings("x", 0).training == Hyperparameters(epochs=40, label_smoothing=0.1)
+    (changed,) = accuracy.choose_variants("cifar10", ["epochs=40", "label_smoothing=0.2"], "long")
+    assert changed.settings("x", 0).training == dataclasses.replace(
+        PROFILES["cifar10"].training, epochs=40, label_smoothing=0.2
+    )
     about = accuracy._about(changed, {"data": {"name": "cifar-10.zip"}, "seed": 2})
     assert about["command"] == (
         "python -m benchmarks.accuracy --data cifar-10.zip --rows cifar10 --seeds 3 --set epochs=40 "
-        "--set label_smoothing=0.1 --name long"
+        "--set label_smoothing=0.2 --name long"
     )
 
 
