@@ -28,6 +28,13 @@ STOP_TIMEOUT_S = 20.0
 HEAP_MIB = {"job-manager": 384, "task-manager": 512, "job-server": 512}
 """Largest Java heap by kind of process, in MiB. The Python workers, which do the work, have their memory besides."""
 
+MANAGED_MIB = 1024
+"""What a task manager sorts in, in MiB outside the Java heap, used as needed.
+
+Each of a job's dozens of sorts gets a part, which has to hold its largest record: of 128 MiB, the parts are too small
+for StatisticsGen's batches of images ("Record too large").
+"""
+
 MAIN_CLASSES = {
     "job-manager": "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint",
     "task-manager": "org.apache.flink.runtime.taskexecutor.TaskManagerRunner",
@@ -162,13 +169,15 @@ class Cluster:
         return response.json()
 
     def _is_ours(self, pid: int) -> bool:
-        """Whether a process is one of this cluster's: its number may be another's by now."""
-        with contextlib.suppress(ChildProcessError):  # started by another process
-            os.waitpid(pid, os.WNOHANG)
+        """Whether a process is one of this cluster's and runs: its number may be another's by now."""
         try:
-            return str(self.folder).encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
-        except FileNotFoundError:
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
             return False
+        if not command:  # it is ending, or has ended and nobody has asked how
+            with contextlib.suppress(ChildProcessError):  # started by another process
+                os.waitpid(pid, 0)
+        return str(self.folder).encode() in command
 
     def _spawn(self, kind: str, name: str, *arguments: str) -> None:
         log = self.folder / "logs" / f"{name}.log"
@@ -268,7 +277,7 @@ def configuration(ports: Ports, slots: int, scratch: Path) -> dict[str, Any]:
         "taskmanager.memory.task.off-heap.size": "0m",
         "taskmanager.memory.network.min": "128m",
         "taskmanager.memory.network.max": "128m",
-        "taskmanager.memory.managed.size": "128m",
+        "taskmanager.memory.managed.size": f"{MANAGED_MIB}m",
         "taskmanager.memory.jvm-metaspace.size": f"{_METASPACE_MIB}m",
         "taskmanager.memory.jvm-overhead.min": "64m",
         "taskmanager.memory.jvm-overhead.max": "64m",
