@@ -9,7 +9,7 @@ from tfx.components.evaluator import executor as evaluator_executor
 from tfx.types import artifact_utils, standard_component_specs
 
 from components.model_report import results
-from components.served_model.executor import holds_model
+from components.served_model.presence import holds_model
 
 ACCURACY_PROPERTY = "accuracy"
 """Custom property (float) of the evaluation: the candidate's accuracy on the test split, in [0, 1]."""

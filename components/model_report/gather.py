@@ -23,7 +23,7 @@ from components.example_validator.executor import describe, read_anomalies
 from components.model_report import lineage, predictions, results
 from components.model_report.contents import ComponentTime, Contents, Push, ServingCheck, Source
 from components.model_report.data import split_statistics
-from components.served_model.executor import holds_model
+from components.served_model.presence import holds_model
 from components.trainer.executor import LIBRARY_VERSIONS_PROPERTY, MACHINE_PROPERTY
 from models import features
 
@@ -141,12 +141,9 @@ def component_times(connection: mlmd.ConnectionConfig, run: str) -> list[Compone
     Raises:
         LookupError: ML Metadata has no run of that name.
     """
-    store = lineage.open_store(connection)
-    context = store.get_context_by_type_and_name("pipeline_run", run)
-    if context is None:
-        raise LookupError(f"ML Metadata has no run named {run!r}.")
+    store = lineage.open_store(lineage.with_password(connection))
     times = []
-    for execution in lineage.read_run(store, context.id).executions.values():
+    for execution in lineage.run_named(store, run).executions.values():
         if execution.state == lineage.UNFINISHED:  # the report itself
             continue
         output = next(iter(execution.outputs.values()), None)

@@ -7,6 +7,7 @@ Metadata can connect to will do; `sqlite_connection` is for the file that a loca
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,9 @@ from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 Value: TypeAlias = Any
 """A property's value: int, float, str, bool, or what its JSON form holds."""
+
+PASSWORD_VARIABLE, PASSWORD_FILE_VARIABLE = "METADATA_PASSWORD", "METADATA_PASSWORD_FILE"
+"""Environment variables with the password of a metadata server, or with the path of a file that holds it."""
 
 UNFINISHED, COMPLETE, FAILED, CACHED = "unfinished", "complete", "failed", "cached"
 """States of an execution. One that was killed stays `unfinished`, as one that is under way."""
@@ -155,6 +159,29 @@ def sqlite_connection(path: Path | str) -> mlmd.ConnectionConfig:
     return config
 
 
+def with_password(
+    connection: mlmd.ConnectionConfig, environment: Mapping[str, str] = os.environ
+) -> mlmd.ConnectionConfig:
+    """Add the password of a MySQL or PostgreSQL server to a connection that has none.
+
+    Args:
+        connection: left as it is.
+        environment: METADATA_PASSWORD is the password; else METADATA_PASSWORD_FILE is the path of a file that holds it.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    password = environment.get(PASSWORD_VARIABLE, "")
+    if not password and environment.get(PASSWORD_FILE_VARIABLE):
+        password = Path(environment[PASSWORD_FILE_VARIABLE]).read_text().rstrip("\n")
+    complete = mlmd.ConnectionConfig()
+    complete.CopyFrom(connection)
+    for kind in ("mysql", "postgresql"):
+        if password and complete.HasField(kind):
+            getattr(complete, kind).password = password
+    return complete
+
+
 def open_store(connection: mlmd.ConnectionConfig) -> ml_metadata.MetadataStore:
     """Connect to ML Metadata: SQLite, MySQL or PostgreSQL."""
     return ml_metadata.MetadataStore(connection)
@@ -166,16 +193,29 @@ def list_runs(store: ml_metadata.MetadataStore, pipeline: str = "") -> list[Run]
     return [run for run in runs if pipeline in ("", run.pipeline)]
 
 
-def last_run(store: ml_metadata.MetadataStore) -> Run:
-    """The latest run.
+def last_run(store: ml_metadata.MetadataStore, pipeline: str = "") -> Run:
+    """The latest run; of one pipeline where its name is given.
 
     Raises:
         LookupError: there has been none.
     """
-    contexts = _run_contexts(store)
-    if not contexts:
-        raise LookupError("ML Metadata has no run yet.")
-    return read_run(store, contexts[-1].id)
+    for context in reversed(_run_contexts(store)):
+        run = read_run(store, context.id)
+        if pipeline in ("", run.pipeline):
+            return run
+    raise LookupError(f"ML Metadata has no run{f' of {pipeline}' if pipeline else ''} yet.")
+
+
+def run_named(store: ml_metadata.MetadataStore, name: str) -> Run:
+    """The run with a `Run.name`.
+
+    Raises:
+        LookupError: there is none.
+    """
+    context = store.get_context_by_type_and_name("pipeline_run", name)
+    if context is None:
+        raise LookupError(f"ML Metadata has no run named {name!r}.")
+    return read_run(store, context.id)
 
 
 def read_run(store: ml_metadata.MetadataStore, run_id: int) -> Run:
@@ -209,12 +249,18 @@ def producer(store: ml_metadata.MetadataStore, artifact: Artifact) -> Execution 
     return None if first is None else _read_executions(store, [first])[0]
 
 
-def pushed_versions(store: ml_metadata.MetadataStore) -> dict[str, Artifact]:
-    """The PushedModel artifact of each version that was pushed, by version, the oldest first."""
+def pushed_versions(store: ml_metadata.MetadataStore, pipeline: str = "") -> dict[str, Artifact]:
+    """The PushedModel artifact of each version that was pushed, by version, the oldest first.
+
+    Args:
+        store: the database.
+        pipeline: name of the one that pushed; empty for all.
+    """
     pushed: dict[str, Artifact] = {}
     for artifact in sorted(store.get_artifacts_by_type("PushedModel"), key=lambda artifact: artifact.id):
         version = _artifact(artifact).properties.get("pushed_version")
-        if version:
+        contexts = store.get_contexts_by_artifact(artifact.id) if version and pipeline else []
+        if version and (not pipeline or any((c.type, c.name) == ("pipeline", pipeline) for c in contexts)):
             pushed.setdefault(version, _artifact(artifact))  # pushed once more, it is still the first push's
     return pushed
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 from absl import logging
 from tfx import types
 from tfx.dsl.components.base import base_executor
-from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils
 
@@ -46,8 +44,3 @@ class Executor(base_executor.BaseExecutor):
             return
         io_utils.copy_dir(str(newest), path_utils.serving_model_dir(model.uri))
         model.set_string_custom_property(VERSION_PROPERTY, newest.name)
-
-
-def holds_model(model: types.Artifact) -> bool:
-    """Whether a Model artifact holds a SavedModel for serving."""
-    return fileio.exists(os.path.join(path_utils.serving_model_dir(model.uri), "saved_model.pb"))

@@ -2,7 +2,8 @@ import pytest
 from tfx.types import standard_artifacts
 
 from components.served_model.component import ServedModel
-from components.served_model.executor import Executor, holds_model
+from components.served_model.executor import Executor
+from components.served_model.presence import holds_model
 
 
 def look(base_dir, folder):
