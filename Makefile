@@ -89,8 +89,8 @@ benchmark: environment  ## Measure what fits in a quarter of an hour, and write 
 	@ALEXNET_PROFILE=smoke ALEXNET_DATA= ALEXNET_OUTPUT_DIR=outputs/benchmarks/served $(VENV) python -m benchmarks.serving --seconds 60
 	@$(VENV) python -m benchmarks.readme
 
-test: lint  ## Check style and types, and run all tests
-	@$(VENV) python -m pytest
+test: lint  ## Check style and types, and run all tests, two files at a time
+	@$(VENV) python -m pytest -n 2 --dist loadfile
 
 lint: environment  ## Check style, format and types
 	@$(VENV) ruff check

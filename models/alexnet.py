@@ -74,12 +74,15 @@ GEOMETRIES = {
 """By the name in `Hyperparameters.network`."""
 
 
-def build_network(hyperparameters: Hyperparameters, dtype: str = "float32") -> keras.Model:
+def build_network(
+    hyperparameters: Hyperparameters, dtype: str = "float32", *, synchronized: bool = False
+) -> keras.Model:
     """Builds the network that a recipe asks for.
 
     Args:
         hyperparameters: uses `network`, `without_convolution`, `batch_norm_momentum`, `dropout` and `seed`.
         dtype: a Keras dtype policy: `float32` or `mixed_bfloat16`.
+        synchronized: see `build_alexnet`.
 
     Returns:
         As `build_alexnet`.
@@ -91,6 +94,7 @@ def build_network(hyperparameters: Hyperparameters, dtype: str = "float32") -> k
         geometry=GEOMETRIES[hyperparameters.network],
         without_convolution=hyperparameters.without_convolution,
         batch_norm_momentum=hyperparameters.batch_norm_momentum,
+        synchronized=synchronized,
     )
 
 
@@ -102,6 +106,7 @@ def build_alexnet(
     geometry: Geometry = GEOMETRIES["alexnet"],
     without_convolution: int = 0,
     batch_norm_momentum: float = 0.99,
+    synchronized: bool = False,
 ) -> keras.Model:
     """Builds a network. By default it has 2,915,338 parameters, of which 2,304 (the batch statistics) are not trained.
 
@@ -117,6 +122,8 @@ def build_alexnet(
         geometry: sizes of the layers.
         without_convolution: 1 to 5 to leave that convolution out, 0 for the whole network.
         batch_norm_momentum: part of the running batch statistics that is kept at each step, in [0, 1).
+        synchronized: takes batch statistics over all replicas' images, so that several devices learn what one would;
+            Keras' TensorFlow backend only.
 
     Returns:
         A model from float32 [N, 64, 64, 3], standardized images, to float32 [N, 10], probabilities in the order of
@@ -147,7 +154,9 @@ def build_alexnet(
             dtype=dtype,
             name=f"conv{index}",
         )(x)
-        x = layers.BatchNormalization(momentum=batch_norm_momentum, dtype=dtype, name=f"norm{index}")(x)
+        x = layers.BatchNormalization(
+            momentum=batch_norm_momentum, synchronized=synchronized, dtype=dtype, name=f"norm{index}"
+        )(x)
         return layers.ReLU(dtype=dtype, name=f"relu{index}")(x) if geometry.norm_first else x
 
     def dense(x: keras.KerasTensor, index: int) -> keras.KerasTensor:

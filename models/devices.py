@@ -4,6 +4,7 @@ import dataclasses
 
 import tensorflow as tf
 
+from models import multi_worker
 from models.hyperparameters import Hyperparameters
 
 BFLOAT16_CAPABILITY = (8, 0)
@@ -15,7 +16,8 @@ class Devices:
     """What `configure_devices` chose.
 
     Attributes:
-        strategy: MirroredStrategy over several GPUs, else TensorFlow's default.
+        strategy: MultiWorkerMirroredStrategy in a cluster, else MirroredStrategy over several GPUs, else TensorFlow's
+            default.
         dtype: the model's Keras dtype policy.
         jit_compile: whether XLA compiles the training step.
         description: the choice, in a few words.
@@ -26,9 +28,14 @@ class Devices:
     jit_compile: bool
     description: str
 
+    @property
+    def num_replicas(self) -> int:
+        """How many parts a batch is cut into, one a device of each worker."""
+        return int(self.strategy.num_replicas_in_sync)
+
 
 def configure_devices(hyperparameters: Hyperparameters) -> Devices:
-    """Uses all visible GPUs, or else the CPU.
+    """Uses all visible GPUs, or else the CPU; of all workers, where this process has joined a cluster.
 
     Args:
         hyperparameters: uses `mixed_precision` and `xla`.
@@ -36,22 +43,33 @@ def configure_devices(hyperparameters: Hyperparameters) -> Devices:
     Returns:
         The choice. GPU memory then grows as needed, if TensorFlow had not started the GPUs before.
     """
+    gpus = grow_gpu_memory()
+    capabilities = [tf.config.experimental.get_device_details(gpu).get("compute_capability") for gpu in gpus]
+    dtype = choose_dtype(hyperparameters.mixed_precision, capabilities)
+    workers = multi_worker.strategy()
+    num_workers = len(multi_worker.Cluster.from_environment().workers) if workers else 1
+    jit_compile = choose_jit_compile(hyperparameters.xla, len(gpus) * num_workers)
+    names = "CPU" if not gpus else "1 GPU" if len(gpus) == 1 else f"{len(gpus)} GPUs"
+    if workers:
+        names = f"{num_workers} workers, {names} each"
+    alone = tf.distribute.MirroredStrategy() if len(gpus) > 1 and not workers else tf.distribute.get_strategy()
+    return Devices(
+        strategy=workers or alone,
+        dtype=dtype,
+        jit_compile=jit_compile,
+        description=f"{names}, {dtype}{', XLA' if jit_compile else ''}",
+    )
+
+
+def grow_gpu_memory() -> list[tf.config.PhysicalDevice]:
+    """Makes TensorFlow take GPU memory as it needs it; returns the visible GPUs."""
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
         try:
             tf.config.experimental.set_memory_growth(gpu, True)
         except RuntimeError:
             print(f"{gpu.name} is in use already: its memory is taken as TF_FORCE_GPU_ALLOW_GROWTH said at the start.")
-    capabilities = [tf.config.experimental.get_device_details(gpu).get("compute_capability") for gpu in gpus]
-    dtype = choose_dtype(hyperparameters.mixed_precision, capabilities)
-    jit_compile = choose_jit_compile(hyperparameters.xla, len(gpus))
-    names = "CPU" if not gpus else "1 GPU" if len(gpus) == 1 else f"{len(gpus)} GPUs"
-    return Devices(
-        strategy=tf.distribute.MirroredStrategy() if len(gpus) > 1 else tf.distribute.get_strategy(),
-        dtype=dtype,
-        jit_compile=jit_compile,
-        description=f"{names}, {dtype}{', XLA' if jit_compile else ''}",
-    )
+    return list(gpus)
 
 
 def choose_dtype(mixed_precision: str, capabilities: list[tuple[int, int] | None]) -> str:

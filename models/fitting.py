@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from models import checkpoint, input_pipeline
+from models import checkpoint, input_pipeline, multi_worker
 from models.augmentation import rgb_principal_components
 from models.callbacks import EpochLine, RunRecorder, StopOnNonFiniteLoss, run_variables
 from models.devices import Devices
@@ -151,11 +151,20 @@ def compile_for_fit(model: keras.Model, hyperparameters: Hyperparameters, device
         hyperparameters: the recipe.
         devices: from `configure_devices`.
         total_steps: of the whole run, all epochs together.
+
+    Raises:
+        ValueError: the batch does not fall into equal parts for all devices.
     """
+    if hyperparameters.batch_size % devices.num_replicas:
+        raise ValueError(
+            f"batch_size is {hyperparameters.batch_size}; it has to be a multiple of {devices.num_replicas}, the "
+            f"devices that share a batch ({devices.description})."
+        )
     model.compile(
         optimizer=build_optimizer(hyperparameters, total_steps),
         loss=build_loss(hyperparameters),
-        metrics=["accuracy"],
+        # A metric, not its name: its variables are made here, in the strategy's scope, and so add up all replicas'.
+        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
         steps_per_execution=hyperparameters.steps_per_execution,
         jit_compile=devices.jit_compile,
     )
@@ -186,7 +195,8 @@ def fit(
         more_callbacks: called last.
 
     Returns:
-        The state after the last epoch; the model has the weights of that epoch.
+        The state after the last epoch; the model has the weights of that epoch. In a worker that is not the chief, the
+        state at the beginning: it writes and records nothing.
 
     Raises:
         ValueError: there is a checkpoint and it cannot be used; says which.
@@ -201,16 +211,16 @@ def fit(
         _restore(model, state, state_file)
         at = f"at epoch {done + 1} of {epochs}" if done < epochs else f"after epoch {done} of {epochs}"
         print(f"Resuming {at} from {state_file}.", flush=True)
-    callbacks: list[keras.callbacks.Callback] = [
-        StopOnNonFiniteLoss(epochs, hyperparameters.learning_rate),
-        RunRecorder(network, state_file, hyperparameters.export_weights == "best", state),
-        keras.callbacks.TensorBoard(str(directory / TENSORBOARD_DIR), write_graph=False),
-    ]
-    if config.progress == 1:
-        callbacks.append(ProgressBar(epochs, steps, state.history))
-    if config.progress:
-        callbacks.append(EpochLine(epochs, state.history))
-    callbacks += more_callbacks
+    _share_among_replicas(model, done, state_file)
+    callbacks: list[keras.callbacks.Callback] = [StopOnNonFiniteLoss(epochs, hyperparameters.learning_rate)]
+    if multi_worker.is_chief():
+        callbacks.append(RunRecorder(network, state_file, hyperparameters.export_weights == "best", state))
+        callbacks.append(keras.callbacks.TensorBoard(str(directory / TENSORBOARD_DIR), write_graph=False))
+        if config.progress == 1:
+            callbacks.append(ProgressBar(epochs, steps, state.history))
+        if config.progress:
+            callbacks.append(EpochLine(epochs, state.history))
+        callbacks += more_callbacks
     if done < epochs:
         model.fit(
             training_data(done),
@@ -240,6 +250,17 @@ def publish(directory: Path, history: Sequence[checkpoint.Epoch], model_run_dir:
         target = f"{model_run_dir}/{TENSORBOARD_DIR}/{source.relative_to(logs).as_posix()}"
         tf.io.gfile.makedirs(target.rsplit("/", 1)[0])
         tf.io.gfile.copy(str(source), target, overwrite=True)
+
+
+def _share_among_replicas(model: keras.Model, done: int, state_file: Path) -> None:
+    """What several replicas need before they fit a model, whose variables have their values."""
+    replicas = model.distribute_strategy
+    if replicas.num_replicas_in_sync == 1:
+        return
+    multi_worker.draw_apart(model, replicas)
+    multi_worker.prepare_for_fit(model)
+    if multi_worker.strategy() is not None:
+        multi_worker.check_same_start(replicas, done, state_file)
 
 
 def _restore(model: keras.Model, state: checkpoint.TrainingState, state_file: Path) -> None:

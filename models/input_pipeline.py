@@ -151,27 +151,55 @@ def training_dataset(
 
     steps = tf.data.Dataset.range(initial_epoch * steps_per_epoch, epochs * steps_per_epoch)
     dataset = steps.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return _without_sharding(dataset.prefetch(tf.data.AUTOTUNE))
+    return _sharing_batches(dataset.prefetch(tf.data.AUTOTUNE))
 
 
-def evaluation_dataset(examples: LabeledImages, transform_graph: Any, *, batch_size: int) -> tf.data.Dataset:
+def evaluation_dataset(
+    examples: LabeledImages, transform_graph: Any, *, batch_size: int, replicas: int = 1
+) -> tf.data.Dataset:
     """All examples once, in their order; the last batch may be smaller.
 
     Args:
         examples: the split.
         transform_graph: from `load_transform_graph`.
-        batch_size: images a batch.
+        batch_size: images a batch, at most.
+        replicas: devices that share a batch: there are fewer images a batch where one of them would get none.
 
     Returns:
         Batches of float32 [N, 64, 64, 3], int64 [N].
     """
+    batch_size = without_empty_parts(batch_size, len(examples), replicas)
     dataset = tf.data.Dataset.from_tensor_slices((examples.images, examples.labels)).batch(batch_size)
     dataset = dataset.map(
         lambda images, labels: transform(transform_graph, images, labels),
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     )
-    return _without_sharding(dataset.prefetch(tf.data.AUTOTUNE))
+    return _sharing_batches(dataset.prefetch(tf.data.AUTOTUNE))
+
+
+def without_empty_parts(batch_size: int, n: int, replicas: int) -> int:
+    """The largest batch size, up to a given one, with which no replica gets an empty part of any batch.
+
+    TensorFlow's convolutions on a CPU fail on an empty part.
+
+    Args:
+        batch_size: the largest.
+        n: number of examples.
+        replicas: that each batch is shared by: ceil(size / replicas) for each, as long as there are any.
+
+    Returns:
+        At most `batch_size`; `batch_size` itself where there is no such size.
+    """
+
+    def falls_into_parts(size: int) -> bool:
+        return (replicas - 1) * -(-size // replicas) < size
+
+    for size in range(batch_size, 0, -1):
+        rest = n % size
+        if falls_into_parts(size) and (not rest or falls_into_parts(rest)):
+            return size
+    return batch_size
 
 
 def shuffled_indices(step: tf.Tensor, batch_size: int, steps_per_epoch: int, n: int, seed: int) -> tf.Tensor:
@@ -220,8 +248,11 @@ def _read_file(file: str) -> LabeledImages:
     return LabeledImages(images=parsed[features.IMAGE_KEY], labels=labels)
 
 
-def _without_sharding(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """Tells a distribution strategy to split batches among the GPUs, not files."""
+def _sharing_batches(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Tells a distribution strategy to cut each batch into parts, one a device of each worker, and not to share files.
+
+    A worker of a cluster makes the whole batch and takes its parts of it.
+    """
     options = tf.data.Options()
-    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     return dataset.with_options(options)

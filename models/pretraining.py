@@ -17,7 +17,7 @@ import tensorflow_transform as tft
 from keras import layers
 from tfx.components.trainer.fn_args_utils import FnArgs
 
-from models import base_model, checkpoint, features, fitting, input_pipeline
+from models import base_model, checkpoint, features, fitting, input_pipeline, multi_worker, worker
 from models.alexnet import build_network
 from models.augmentation import build_augmentation
 from models.devices import Devices, configure_devices
@@ -29,6 +29,7 @@ from models.rotation import NUM_ROTATIONS, RotateImages
 ROTATION_KEY = "rotation"
 
 
+@worker.shared
 def run_fn(fn_args: FnArgs) -> None:
     """Pre-trains, or goes on with a run that was interrupted, and writes the weights of the convolutions.
 
@@ -53,6 +54,8 @@ def run_fn(fn_args: FnArgs) -> None:
     devices = configure_devices(config.hyperparameters)
     transform_graph = input_pipeline.load_transform_graph(savedmodel_dir)
     network, history = _train(config, train, validation, transform_graph, devices, run_dir)
+    if not multi_worker.is_chief():
+        return
 
     base_model.save(network, fn_args.serving_model_dir)
     fitting.publish(run_dir, history, fn_args.model_run_dir)
@@ -60,18 +63,21 @@ def run_fn(fn_args: FnArgs) -> None:
     shutil.rmtree(run_dir)
 
 
-def build_rotation_network(hyperparameters: Hyperparameters, dtype: str = "float32") -> keras.Model:
+def build_rotation_network(
+    hyperparameters: Hyperparameters, dtype: str = "float32", *, synchronized: bool = False
+) -> keras.Model:
     """Builds AlexNet with another last layer.
 
     Args:
         hyperparameters: uses what `build_network` does.
         dtype: a Keras dtype policy: `float32` or `mixed_bfloat16`.
+        synchronized: see `build_alexnet`.
 
     Returns:
         A model from float32 [N, 64, 64, 3], standardized images, to float32 [N, 4], the probabilities of 0 to 3
         quarter turns.
     """
-    alexnet = build_network(hyperparameters, dtype)
+    alexnet = build_network(hyperparameters, dtype, synchronized=synchronized)
     (head_seed,) = np.random.SeedSequence([hyperparameters.seed, 2]).generate_state(1).tolist()
     probabilities = layers.Dense(
         NUM_ROTATIONS,
@@ -147,7 +153,7 @@ def _train(
     )
     components = fitting.principal_components(hyperparameters, train, transform_graph)
     with devices.strategy.scope():
-        network = build_rotation_network(hyperparameters, devices.dtype)
+        network = build_rotation_network(hyperparameters, devices.dtype, synchronized=devices.num_replicas > 1)
         model = build_training_model(hyperparameters, network, components)
         fitting.compile_for_fit(model, hyperparameters, devices, hyperparameters.epochs * steps)
 
@@ -162,7 +168,9 @@ def _train(
             seed=hyperparameters.seed,
         ).map(lambda images, _: in_all_rotations(images))
 
-    validation_data = input_pipeline.evaluation_dataset(validation, transform_graph, batch_size=images_a_step)
+    validation_data = input_pipeline.evaluation_dataset(
+        validation, transform_graph, batch_size=images_a_step, replicas=devices.num_replicas
+    )
     state = fitting.fit(
         model,
         network,

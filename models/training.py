@@ -12,7 +12,17 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
 
-from models import base_model, checkpoint, fitting, input_pipeline, label_subset, signatures, warmup
+from models import (
+    base_model,
+    checkpoint,
+    fitting,
+    input_pipeline,
+    label_subset,
+    multi_worker,
+    signatures,
+    warmup,
+    worker,
+)
 from models.alexnet import build_network
 from models.augmentation import build_augmentation
 from models.averaging import AveragedModel
@@ -25,12 +35,14 @@ from models.preprocessing import decode_images
 from models.tensorboard_log import RunLog, Samples, one_of_each_class
 
 
+@worker.shared
 def run_fn(fn_args: FnArgs) -> None:
     """Trains, or goes on with a run that was interrupted, and exports the SavedModel.
 
     Writes to `fn_args.serving_model_dir` the SavedModel (see `signatures.export`) with its warm-up requests, and to
     `fn_args.model_run_dir` history.csv (a row an epoch, see `checkpoint.Epoch`) and the TensorBoard logs. The number
-    of steps comes from the data and the recipe: `train_steps` and `eval_steps` are not used.
+    of steps comes from the data and the recipe: `train_steps` and `eval_steps` are not used. Where TF_CONFIG names
+    several workers, they train together (see `models.worker`); the first one writes.
 
     Args:
         fn_args: from TFX; `custom_config` as `TrainingConfig` describes it; `base_model`, where there is one, is what
@@ -45,6 +57,8 @@ def run_fn(fn_args: FnArgs) -> None:
     inputs = read_inputs(fn_args, config)
     run_dir = inputs.run_dir(config)
     network, history = train_network(config, inputs, run_dir)
+    if not multi_worker.is_chief():
+        return
 
     test_time_flip = config.hyperparameters.test_time_flip
     signatures.export(network, inputs.transform_graph, fn_args.serving_model_dir, test_time_flip)
@@ -152,9 +166,10 @@ def compile_model(
     """
     with devices.strategy.scope():
         augmentation = build_augmentation(hyperparameters, principal_components)
-        network = build_network(hyperparameters, devices.dtype)
+        synchronized = devices.num_replicas > 1
+        network = build_network(hyperparameters, devices.dtype, synchronized=synchronized)
         if hyperparameters.weight_averaging:
-            exported = build_network(hyperparameters, devices.dtype)
+            exported = build_network(hyperparameters, devices.dtype, synchronized=synchronized)
             model = AveragedModel(augmentation, network, exported, hyperparameters.weight_averaging)
         else:
             exported = network
@@ -220,7 +235,7 @@ def train_network(config: TrainingConfig, inputs: Inputs, run_dir: Path) -> tupl
         steps=steps,
         training_data=training_data,
         validation_data=input_pipeline.evaluation_dataset(
-            validation, transform_graph, batch_size=hyperparameters.batch_size
+            validation, transform_graph, batch_size=hyperparameters.batch_size, replicas=devices.num_replicas
         ),
         more_callbacks=[
             RunLog(

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from components.model_report import lineage
 from components.model_report.lineage import Run
-from pipeline import runs
+from pipeline import metadata_store, runs
 from pipeline.settings import PROJECT_ROOT, Settings, make_settings, parse_command_line, settings_from_environment
 
 if TYPE_CHECKING:
@@ -69,16 +69,17 @@ def context(settings: Settings) -> InteractiveContext:
     """A TFX InteractiveContext: runs a component at a time, in this process, and writes where the settings say."""
     from apache_beam.runners.interactive import interactive_environment
     from IPython.utils.capture import capture_output
-    from tfx.orchestration import metadata
     from tfx.orchestration.experimental.interactive.interactive_context import InteractiveContext
 
     with capture_output():  # Beam begins by adding scripts from the internet to the notebook
         interactive_environment.current_env()
     settings.profile_dir.mkdir(parents=True, exist_ok=True)
+    connection = metadata_store.connection(settings)
+    metadata_store.prepare(settings, connection)
     return InteractiveContext(
         pipeline_name=settings.pipeline_name,
         pipeline_root=str(settings.pipeline_root),
-        metadata_connection_config=metadata.sqlite_metadata_connection_config(str(settings.metadata_path)),
+        metadata_connection_config=connection,
     )
 
 
@@ -154,10 +155,9 @@ def text_table(frame: DataFrame, *, index: bool = False) -> Styler:
 
 
 def _last_run(settings: Settings, pushed: bool) -> Run | None:
-    if not settings.metadata_path.is_file():
+    if not settings.metadata_connection and not settings.metadata_path.is_file():
         return None
-    store = lineage.open_store(lineage.sqlite_connection(settings.metadata_path))
-    for candidate in reversed(lineage.list_runs(store, settings.pipeline_name)):
+    for candidate in reversed(lineage.list_runs(metadata_store.open_store(settings), settings.pipeline_name)):
         whole = "Pusher" in candidate.executions and not candidate.failed and not candidate.unfinished
         if whole and (not pushed or runs.pushed_version(candidate)):
             return candidate

@@ -50,20 +50,24 @@ def run(settings: Settings, change: Callable[[Pipeline], None] | None = None) ->
 
 def _run_pipeline(settings: Settings, data: str, started: float, change: Callable[[Pipeline], None] | None) -> None:
     """Build the pipeline, run it with LocalDagRunner, a line a component, and say what came of it."""
-    from tfx.orchestration import metadata
-    from tfx.orchestration.local.local_dag_runner import LocalDagRunner
-
-    from pipeline import report
+    from pipeline import metadata_store, report
+    from pipeline.named_runner import NamedRunner
     from pipeline.pipeline import create_pipeline
 
-    connection = metadata.sqlite_metadata_connection_config(str(settings.metadata_path))
+    runner = NamedRunner()
+    connection = metadata_store.connection(settings)
+    metadata_store.prepare(settings, connection)
     pipeline = create_pipeline(settings, data, metadata_connection=connection)
     if change is not None:
         change(pipeline)
-    with console.component_lines(lambda component: report.component_line(settings, component)) as finished:
-        LocalDagRunner().run(pipeline)
+
+    def line(component: str) -> str:
+        return report.component_line(settings, component, runner.run_name)
+
+    with metadata_store.password_hidden(connection), console.component_lines(line) as finished:
+        runner.run(pipeline)
     if finished:  # `tfx pipeline create` goes through here too, with a runner that runs nothing
-        print(console.colored(report.last_lines(settings, total_s=time.monotonic() - started)))
+        print(console.colored(report.last_lines(settings, time.monotonic() - started, runner.run_name)))
 
 
 def _see(log_file: Path) -> str:
@@ -105,7 +109,9 @@ def describe(settings: Settings, data: str) -> str:
 
 @contextlib.contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Hold a folder against other runs: ML Metadata's SQLite database and the checkpoints are one run's at a time.
+    """Hold a folder against other runs: the artifacts, checkpoints and SQLite metadata in it are one run's at a time.
+
+    Runs that share a metadata server only, each with a folder of its own, go on side by side.
 
     Raises:
       RuntimeError: Another run holds it.

@@ -175,7 +175,7 @@ def create_pipeline(
             settings=_reported(settings),
             source_digests=_source_digests(components),
             hyperparameters=starting_point.get("hyperparameters"),
-            metadata_connection=_without_secrets(metadata_connection),
+            metadata_connection=_without_password(metadata_connection),
         ),
         "-".join(
             [source_digest("components.model_report.executor"), *(file_digest(path) for path in REPORT_TEMPLATES)]
@@ -193,7 +193,7 @@ def create_pipeline(
 
 def _reported(settings: Settings) -> dict[str, Any]:
     """The settings that a run's outcome depends on; the others would only make its report again."""
-    left_out = ("beam", "cluster", "enable_cache", "verbose")
+    left_out = ("beam", "cluster", "enable_cache", "metadata_connection", "verbose")
     return {name: value for name, value in dataclasses.asdict(settings).items() if name not in left_out}
 
 
@@ -203,11 +203,16 @@ def _source_digests(components: Sequence[BaseNode]) -> dict[str, str]:
     return {name: digest for name, digest in digests.items() if digest}
 
 
-def _without_secrets(connection: ConnectionConfig | None) -> ConnectionConfig | None:
-    """The connection, None where it holds a password: a component's parameters are there for everyone to read."""
-    if connection is None or connection.mysql.password or connection.postgresql.password:
+def _without_password(connection: ConnectionConfig | None) -> ConnectionConfig | None:
+    """The connection as a component's parameters may hold it, which everyone can read."""
+    if connection is None:
         return None
-    return connection
+    shown = ConnectionConfig()
+    shown.CopyFrom(connection)
+    for kind in ("mysql", "postgresql"):
+        if shown.HasField(kind):
+            getattr(shown, kind).ClearField("password")
+    return shown
 
 
 def _learner(

@@ -14,13 +14,18 @@ from pipeline import evaluation, runs
 from pipeline.settings import DEFAULT_PROFILE, ENVIRONMENT_PREFIX, PROJECT_ROOT, Settings, field_types
 
 
-def component_line(settings: Settings, component: str) -> str:
-    """Say in a line what a component of the run under way has produced and in how many seconds.
+def component_line(settings: Settings, component: str, run_name: str = "") -> str:
+    """Say in a line what a component of a run has produced and in how many seconds.
+
+    Args:
+        settings: of the run.
+        component: that has ended.
+        run_name: the run's, as ML Metadata has it; empty for the latest.
 
     Raises:
         RuntimeError: it has failed, and TFX's runner has not stopped for that.
     """
-    run = runs.last_run(settings)[component]
+    run = runs.last_run(settings, run_name)[component]
     if run.failed:
         raise RuntimeError(f"{component} failed; the run's log file says why")
     time = "cached" if run.cached else f"{run.seconds:.1f} s"
@@ -28,9 +33,15 @@ def component_line(settings: Settings, component: str) -> str:
     return f"  {component:<20} {time:>8}  {produced}".rstrip()
 
 
-def last_lines(settings: Settings, total_s: float) -> str:
-    """Say the verdict of the last run: accuracy, gate, version, seconds by component, what to type next."""
-    run = runs.last_run(settings)
+def last_lines(settings: Settings, total_s: float, run_name: str = "") -> str:
+    """Say the verdict of a run: accuracy, gate, version, seconds by component, what to type next.
+
+    Args:
+        settings: of the run.
+        total_s: that it took.
+        run_name: its name, as ML Metadata has it; empty for the latest.
+    """
+    run = runs.last_run(settings, run_name)
     verdict = evaluation.read_verdict(run["Evaluator"])
     pushed = run["Pusher"].outputs["pushed_model"].properties
     serving_blessed, serving_checks = _serving_verdict(run)

@@ -14,7 +14,7 @@ from typing import Any
 
 from components.model_report import lineage
 from components.model_report.lineage import Execution, Run
-from pipeline import local_run
+from pipeline import local_run, metadata_store
 from pipeline.settings import Settings
 
 LAST = "last"
@@ -64,29 +64,36 @@ class Summary:
         return datetime.datetime.fromtimestamp(self.started_s).astimezone()
 
 
-def last_run(settings: Settings) -> dict[str, Execution]:
+def last_run(settings: Settings, name: str = "") -> dict[str, Execution]:
     """Return the components of the profile's latest run, by name, in the order in which they ran.
+
+    Args:
+        settings: of the profile.
+        name: that of another run, as ML Metadata has it.
 
     Raises:
         FileNotFoundError: the profile has not been run.
     """
-    store = lineage.open_store(lineage.sqlite_connection(settings.metadata_path))
-    return lineage.last_run(store).executions
+    store = metadata_store.open_store(settings)
+    run = lineage.run_named(store, name) if name else lineage.last_run(store, metadata_store.own_pipeline(settings))
+    return run.executions
 
 
 def profiles(output_dir: Path) -> dict[str, Settings]:
     """Where each profile that has been run keeps things, by its name.
 
     Returns:
-        Settings that say where: of their fields, profile and output_dir only are those of the runs.
+        Settings that say where: of their fields, profile, output_dir and metadata_connection only are those of the
+        runs.
 
     Raises:
         LookupError: none has been run.
     """
-    names = sorted(file.parent.name for file in output_dir.glob("*/metadata.db"))
+    files = [*output_dir.glob("*/metadata.db"), *output_dir.glob("*/metadata_connection")]
+    names = sorted({file.parent.name for file in files})
     if not names:
         raise LookupError(f"{output_dir} holds no run yet: `make run` makes one.")
-    return {name: Settings(profile=name, output_dir=str(output_dir)) for name in names}
+    return {name: metadata_store.found(Settings(profile=name, output_dir=str(output_dir))) for name in names}
 
 
 def runs_of(output_dir: Path, profile: str) -> list[Run]:
@@ -98,8 +105,7 @@ def runs_of(output_dir: Path, profile: str) -> list[Run]:
     known = profiles(output_dir)
     if profile not in known:
         raise LookupError(f"{output_dir} holds no run of profile {profile}; there are runs of {', '.join(known)}.")
-    store = lineage.open_store(lineage.sqlite_connection(known[profile].metadata_path))
-    return [run for run in lineage.list_runs(store) if run.executions]
+    return [run for run in metadata_store.list_runs(known[profile]) if run.executions]
 
 
 def find(output_dir: Path, profile: str, reference: str) -> tuple[str, Run]:

@@ -29,6 +29,7 @@ from models import features
 from models.hyperparameters import Hyperparameters
 from pipeline.beam import Beam
 from pipeline.cluster import Cluster
+from pipeline.metadata_store import Server
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 BUNDLED_SAMPLE = PROJECT_ROOT / "data" / "cifar-10-sample-binary.tar.gz"
@@ -92,6 +93,10 @@ class Settings:
     output_dir: str = str(PROJECT_ROOT / "outputs")
     """Where all that runs write goes, in a folder by profile."""
 
+    metadata_connection: str = ""
+    """MySQL server for ML Metadata, `mysql://user@host:3306/database`; the password is in the environment variable
+    METADATA_PASSWORD, or in the file that METADATA_PASSWORD_FILE names. Empty: a SQLite file in the output folder."""
+
     enable_cache: bool = True
     """Reuses the outputs of a component whose inputs, parameters and source have not changed."""
 
@@ -130,6 +135,8 @@ class Settings:
         allowed = f"one of {', '.join(SERVING_VALIDATIONS)}"
         self._check("serving_validation", self.serving_validation in SERVING_VALIDATIONS, allowed)
         self._check("latency_budget_s", self.latency_budget_s > 0, "greater than 0")
+        if self.metadata_connection:
+            Server.parse(self.metadata_connection)
 
     def _check(self, name: str, allowed: bool, expected: str) -> None:
         if not allowed:
@@ -174,8 +181,13 @@ class Settings:
 
     @property
     def metadata_path(self) -> Path:
-        """ML Metadata's SQLite database."""
+        """ML Metadata's SQLite database, where `metadata_connection` names no server."""
         return self.profile_dir / "metadata.db"
+
+    @property
+    def metadata_connection_path(self) -> Path:
+        """Holds the last run's `metadata_connection`, where it had one: for the commands that look at runs."""
+        return self.profile_dir / "metadata_connection"
 
     @property
     def checkpoint_dir(self) -> Path:

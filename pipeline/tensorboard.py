@@ -72,12 +72,11 @@ def find_logs(output_dir: Path) -> dict[str, Path]:
         LookupError: there is no run at all.
     """
     from components.model_report import lineage  # here, and the next line: half a second, and --help should not wait
-    from pipeline import runs
+    from pipeline import metadata_store, runs
 
     logs: dict[str, Path] = {}
     for profile, place in runs.profiles(output_dir).items():
-        store = lineage.open_store(lineage.sqlite_connection(place.metadata_path))
-        for run in lineage.list_runs(store):
+        for run in metadata_store.list_runs(place):
             for name in TRAINERS:
                 execution = run.executions.get(name)
                 if execution is None or execution.state != lineage.COMPLETE:

@@ -55,14 +55,18 @@ def _find(arguments: argparse.Namespace) -> tuple[str, Provenance]:
         LookupError: no profile has pushed it; says which versions there are.
     """
     from components.model_report import lineage  # here, and the next line: half a second, and --help should not wait
-    from pipeline import runs
+    from pipeline import metadata_store, runs
 
-    stores = {
-        profile: lineage.open_store(lineage.sqlite_connection(place.metadata_path))
+    places = {
+        profile: place
         for profile, place in runs.profiles(arguments.output_dir).items()
         if arguments.profile in (None, profile)
     }
-    pushed = {profile: list(lineage.pushed_versions(store)) for profile, store in stores.items()}
+    stores = {profile: metadata_store.open_store(place) for profile, place in places.items()}
+    pushed = {
+        profile: list(lineage.pushed_versions(stores[profile], metadata_store.own_pipeline(place)))
+        for profile, place in places.items()
+    }
     every = [(version, profile) for profile, versions in pushed.items() for version in versions]
     wanted = [pair for pair in every if arguments.version in (None, pair[0])]
     if not wanted:

@@ -1,9 +1,12 @@
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import Sample, example, write_examples
+from hypothesis import given
+from hypothesis import strategies as st
 
 from models import input_pipeline
 
@@ -140,3 +143,16 @@ def test_evaluation_takes_every_example_once_in_order(examples: input_pipeline.L
     assert [len(batch) for batch in batches] == [16, 16, 16, 2]
     assert [label for batch in batches for label in batch] == examples.labels.numpy().tolist()
     assert labels_of(dataset) == batches
+
+
+@given(st.integers(1, 200), st.integers(1, 10_000), st.integers(1, 16))
+def test_no_device_gets_an_empty_part_of_a_batch(batch_size: int, n: int, replicas: int):
+    def parts(size: int) -> list[int]:
+        part = math.ceil(size / replicas)
+        return [max(0, min(part, size - part * replica)) for replica in range(replicas)]
+
+    chosen = input_pipeline.without_empty_parts(batch_size, n, replicas)
+    good = [size for size in range(1, batch_size + 1) if all(parts(size)) and (not n % size or all(parts(n % size)))]
+    assert chosen == max(good, default=batch_size)
+    if replicas == 1:
+        assert chosen == batch_size

@@ -1,0 +1,203 @@
+"""Where ML Metadata keeps a profile's runs: a SQLite file in the output folder, or a MySQL (MariaDB) server.
+
+Everything that writes or reads a run's metadata connects through here, by `Settings.metadata_connection`. A server's
+password is in no setting: it comes from the environment variable METADATA_PASSWORD, or from the file that
+METADATA_PASSWORD_FILE names (`components.model_report.lineage.with_password`).
+
+Not PostgreSQL: ml-metadata 1.16 to 1.21 quotes a text with a backslash twice for it, which the server refuses, and what
+configures an Evaluator has some.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+if TYPE_CHECKING:
+    from ml_metadata import MetadataStore
+    from ml_metadata.proto.metadata_store_pb2 import ConnectionConfig
+
+    from components.model_report.lineage import Run
+    from pipeline.settings import Settings
+
+DEFAULT_PORT = 3306
+
+_ATTEMPTS = 5
+_ATTEMPT_S = 1.0
+
+
+@dataclass(frozen=True)
+class Server:
+    """A MySQL database, as `metadata_connection` names it.
+
+    Attributes:
+        user: name to connect by.
+        host: name or address.
+        port: TCP port.
+        database: name of an existing database; ML Metadata makes its tables.
+    """
+
+    user: str
+    host: str
+    port: int
+    database: str
+
+    @classmethod
+    def parse(cls, url: str) -> Server:
+        """Read `mysql://user@host:3306/database`; the port may be absent.
+
+        Raises:
+            ValueError: it is no such URL, or it holds a password; a password is not repeated.
+        """
+        wanted = "mysql://user@host:3306/database"
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+            has_password = parts.password is not None
+        except ValueError:
+            raise ValueError(f"Settings.metadata_connection is no URL; it has to be like {wanted}.") from None
+        if has_password:
+            raise ValueError(
+                "Settings.metadata_connection holds a password, which reports and logs would show; set the environment "
+                f"variable METADATA_PASSWORD, or METADATA_PASSWORD_FILE to a file's path, and give {wanted}."
+            )
+        database = parts.path.removeprefix("/")
+        if parts.scheme.startswith("postgres"):
+            raise ValueError(
+                f"Settings.metadata_connection is {url!r}; it has to be like {wanted}: ML Metadata's own support of "
+                "PostgreSQL fails at texts with a backslash, which pipelines have."
+            )
+        complete = parts.scheme == "mysql" and parts.username and parts.hostname and database
+        if not complete or "/" in database or parts.query or parts.fragment:
+            raise ValueError(f"Settings.metadata_connection is {url!r}; it has to be like {wanted}.")
+        return cls(
+            user=unquote(parts.username or ""),
+            host=parts.hostname or "",
+            port=port or DEFAULT_PORT,
+            database=unquote(database),
+        )
+
+    def connection(self) -> ConnectionConfig:
+        """ML Metadata's form of it, without the password."""
+        from ml_metadata.proto.metadata_store_pb2 import ConnectionConfig
+
+        config = ConnectionConfig()
+        config.mysql.user, config.mysql.host, config.mysql.port = self.user, self.host, self.port
+        config.mysql.database = self.database
+        return config
+
+
+def connection(settings: Settings) -> ConnectionConfig:
+    """What a run of the settings connects with, to write; with the password.
+
+    Raises:
+        OSError: the password's file cannot be read.
+    """
+    from components.model_report import lineage
+
+    if settings.metadata_connection:
+        return lineage.with_password(Server.parse(settings.metadata_connection).connection())
+    from ml_metadata.proto.metadata_store_pb2 import ConnectionConfig, SqliteMetadataSourceConfig
+
+    config = ConnectionConfig()
+    config.sqlite.filename_uri = str(settings.metadata_path)
+    config.sqlite.connection_mode = SqliteMetadataSourceConfig.READWRITE_OPENCREATE
+    return config
+
+
+def prepare(settings: Settings, config: ConnectionConfig) -> None:
+    """Make ML Metadata's tables where there are none, and note in the profile's folder where they are.
+
+    Two runs that begin on an empty database make its tables at once: the one that comes second tries again.
+
+    Args:
+        settings: of the run.
+        config: from `connection`.
+
+    Raises:
+        ConnectionError: the server cannot be reached, or refuses.
+    """
+    from components.model_report import lineage
+
+    note = settings.metadata_connection_path
+    if not settings.metadata_connection:
+        note.unlink(missing_ok=True)
+        return
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            lineage.open_store(config)
+            break
+        except Exception as error:  # ML Metadata's errors have no narrower class in common
+            if attempt == _ATTEMPTS:
+                raise ConnectionError(
+                    f"metadata_connection={settings.metadata_connection!r} cannot be used: {error}. Is the server "
+                    "there, does it have the database, and is METADATA_PASSWORD (or METADATA_PASSWORD_FILE) right?"
+                ) from error
+            time.sleep(_ATTEMPT_S * attempt)
+    note.write_text(f"{settings.metadata_connection}\n")
+
+
+def found(settings: Settings) -> Settings:
+    """The settings with the server that the profile's last run noted, where it had one."""
+    note = settings.metadata_connection_path
+    return dataclasses.replace(settings, metadata_connection=note.read_text().strip()) if note.exists() else settings
+
+
+def open_store(settings: Settings) -> MetadataStore:
+    """Connect to the metadata of a profile's runs, for reading.
+
+    Raises:
+        FileNotFoundError: there is no SQLite file: the profile has not been run.
+    """
+    from components.model_report import lineage
+
+    if settings.metadata_connection:
+        return lineage.open_store(connection(settings))
+    return lineage.open_store(lineage.sqlite_connection(settings.metadata_path))
+
+
+def list_runs(settings: Settings) -> list[Run]:
+    """All runs of a profile, the oldest first; a server holds those of others too."""
+    from components.model_report import lineage
+
+    return lineage.list_runs(open_store(settings), own_pipeline(settings))
+
+
+def own_pipeline(settings: Settings) -> str:
+    """The pipeline's name where its metadata may hold other pipelines' as well, else an empty text."""
+    return settings.pipeline_name if settings.metadata_connection else ""
+
+
+@contextlib.contextmanager
+def password_hidden(config: ConnectionConfig) -> Iterator[None]:
+    """Keep a connection's password out of all log records: TFX's runner logs the connection."""
+    shown = str(config.mysql.password)
+    if not shown:
+        yield
+        return
+    # As it is, and as a protocol buffer's text form writes it.
+    (field,) = [line for line in str(config).splitlines() if line.strip().startswith("password:")]
+    secrets = {shown, field.split(":", 1)[1].strip()[1:-1]}
+    make_record = logging.getLogRecordFactory()
+
+    def make_record_without(*arguments: object, **named: object) -> logging.LogRecord:
+        record = make_record(*arguments, **named)
+        if record.args:
+            text = record.getMessage()
+            if any(secret in text for secret in secrets):
+                record.msg, record.args = text, ()
+        for secret in secrets:
+            record.msg = record.msg.replace(secret, "…") if isinstance(record.msg, str) else record.msg
+        return record
+
+    logging.setLogRecordFactory(make_record_without)
+    try:
+        yield
+    finally:
+        logging.setLogRecordFactory(make_record)
