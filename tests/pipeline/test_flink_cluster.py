@@ -96,7 +96,7 @@ def _remembering(stop, pids):
 def test_another_command_finds_the_cluster_and_stops_only_what_is_of_it(tmp_path):
     folder = tmp_path / "flink"
     folder.mkdir()
-    program = [sys.executable, "-c", "import time; time.sleep(60)"]
+    program = [sys.executable, "-c", "import time; time.sleep(600)"]
     ours = subprocess.Popen([*program, str(folder)])
     stranger = subprocess.Popen(program)  # as if the system had given a dead process's number to another
     try:

@@ -111,7 +111,7 @@ def test_a_password_is_in_no_log_record(password, caplog):
     config.mysql.user, config.mysql.password = "tfx", password
     caplog.set_level(logging.INFO)
     with metadata_store.password_hidden(config):
-        logging.getLogger("absl").info("Using connection config:\n %s", config)
+        logging.getLogger("runner").info("Using connection config:\n %s", config)
         logging.info("with %s", password)
         logging.info(f"in the text: {password}")
         logging.info("%d%% done", 5)
