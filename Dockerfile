@@ -1,6 +1,6 @@
 # The pipeline with all that it needs, and the bundled sample:
 #
-#   docker build -t alexnet-cifar10 .                          # GPU=1: --build-arg GPU=1 adds NVIDIA's CUDA libraries
+#   docker build -t alexnet-cifar10 .                          # --build-arg GPU=1 adds NVIDIA's CUDA libraries
 #   docker run --rm -v alexnet:/app/outputs alexnet-cifar10    # trains, gates, pushes into the volume
 #   docker run --rm -v alexnet:/app/outputs alexnet-cifar10 make run PROFILE=smoke
 #
@@ -21,7 +21,7 @@ COPY pyproject.toml requirements.lock requirements-gpu.lock .python-version ./
 COPY pipeline/environment.py pipeline/
 RUN python3 pipeline/environment.py && rm -rf .tools
 COPY . .
-# Not for the package index: bytecode of the project's own code, which the final stage's user could not write.
+# The user of the final stage may not write bytecode beside the code.
 RUN python3 -m compileall -q components models pipeline serving
 
 FROM python:3.13-slim-trixie
