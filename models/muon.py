@@ -82,7 +82,13 @@ def orthogonalize(matrix: keras.KerasTensor) -> keras.KerasTensor:
     tall = matrix.shape[0] > matrix.shape[1]
     x = ops.transpose(matrix) if tall else matrix  # the products below are then of the smaller size
     x = x / (ops.sqrt(ops.sum(ops.square(x))) + 1e-7)  # no singular value above 1
+    # Each step multiplies x from the left by a polynomial of x x^T. Those polynomials commute: their product, and
+    # x x^T after each step, need square matrices of the smaller size only, and x itself is multiplied once.
+    gram = ops.matmul(x, ops.transpose(x))
+    product = identity = ops.eye(x.shape[0], dtype=x.dtype)
     for _ in range(NEWTON_SCHULZ_STEPS):
-        gram = ops.matmul(x, ops.transpose(x))
-        x = a * x + ops.matmul(b * gram + c * ops.matmul(gram, gram), x)
+        polynomial = a * identity + b * gram + c * ops.matmul(gram, gram)
+        product = ops.matmul(polynomial, product)
+        gram = ops.matmul(polynomial, ops.matmul(gram, polynomial))
+    x = ops.matmul(product, x)
     return ops.transpose(x) if tall else x
