@@ -83,4 +83,4 @@ def test_it_opens_a_browser_only_where_there_is_a_display(output_dir, monkeypatc
 
 def test_an_unknown_run_is_an_error_status(output_dir, monkeypatch, capsys):
     assert run_command(monkeypatch, output_dir, "99") == 1
-    assert capsys.readouterr().err.startswith("error: ")
+    assert "error: " in capsys.readouterr().err
