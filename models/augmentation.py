@@ -17,7 +17,7 @@ def build_augmentation(
     """Builds the layers that the recipe asks for; none of them changes an image outside training.
 
     Args:
-        hyperparameters: uses `translation`, `horizontal_flip`, `color_jitter` and `seed`.
+        hyperparameters: uses `translation`, `horizontal_flip`, `color_jitter`, `cutout` and `seed`.
         principal_components: float [3, 3] from `rgb_principal_components`; needed for `color_jitter` only.
 
     Returns:
@@ -26,7 +26,8 @@ def build_augmentation(
     Raises:
         ValueError: `color_jitter` is on and there are no principal components.
     """
-    shift_seed, jitter_seed = np.random.SeedSequence([hyperparameters.seed, 1]).generate_state(2).tolist()
+    seeds = np.random.SeedSequence([hyperparameters.seed, 1]).generate_state(3).tolist()
+    shift_seed, jitter_seed, cutout_seed = seeds
     augmentation: list[layers.Layer] = []
     if hyperparameters.translation or hyperparameters.horizontal_flip:
         augmentation.append(
@@ -39,6 +40,8 @@ def build_augmentation(
                 "rgb_principal_components of training images."
             )
         augmentation.append(ColorJitter(hyperparameters.color_jitter, principal_components, jitter_seed))
+    if hyperparameters.cutout:
+        augmentation.append(Cutout(hyperparameters.cutout, cutout_seed))
     size = features.MODEL_IMAGE_SIZE
     images = keras.Input((size, size, features.NUM_CHANNELS), name=features.IMAGE_KEY)
     return keras.Sequential([images, *(augmentation or [layers.Identity()])], name="augmentation")
@@ -100,6 +103,31 @@ class ColorJitter(layers.Layer):
         return add_color_noise(images, alphas, self.principal_components)
 
 
+class Cutout(layers.Layer):
+    """Blanks a random square of each image (DeVries and Taylor, 2017, https://arxiv.org/abs/1708.04552)."""
+
+    def __init__(self, size: int, seed: int) -> None:
+        """Holds the settings.
+
+        Args:
+            size: height and width of the square, in pixels, at least 1.
+            seed: of the random numbers.
+        """
+        super().__init__(dtype="float32")
+        self.size = size
+        self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def call(self, images: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
+        """float32 [N, H, W, 3] to the same. The centre may be any pixel: at a border, part of the square is outside."""
+        if not training:
+            return images
+        height, width = images.shape[1:3]
+        shape = (ops.shape(images)[0],)
+        rows = keras.random.randint(shape, 0, height, dtype="int32", seed=self.seed_generator)
+        columns = keras.random.randint(shape, 0, width, dtype="int32", seed=self.seed_generator)
+        return blank_square(images, rows, columns, self.size)
+
+
 def shift_and_flip(
     images: keras.KerasTensor, rows: keras.KerasTensor, columns: keras.KerasTensor, flips: keras.KerasTensor
 ) -> keras.KerasTensor:
@@ -124,6 +152,30 @@ def shift_and_flip(
     first_pixels = ops.arange(n, dtype="int32")[:, None, None] * (height * width)
     indices = first_pixels + row_indices[:, :, None] * width + column_indices[:, None, :]
     return ops.take(ops.reshape(images, (-1, channels)), indices, axis=0)
+
+
+def blank_square(
+    images: keras.KerasTensor, rows: keras.KerasTensor, columns: keras.KerasTensor, size: int
+) -> keras.KerasTensor:
+    """Sets a square to 0, which is the mean of a standardized image.
+
+    Args:
+        images: float [N, H, W, C], H and W known.
+        rows: int32 [N], the square's centre from the top; of an even size, the first pixel behind it.
+        columns: int32 [N], the same from the left.
+        size: height and width of the square, in pixels.
+
+    Returns:
+        The images' shape and dtype.
+    """
+
+    def inside(centres: keras.KerasTensor, length: int) -> keras.KerasTensor:
+        offsets = ops.arange(length, dtype="int32")[None, :] - (centres[:, None] - size // 2)
+        return ops.logical_and(offsets >= 0, offsets < size)
+
+    height, width = images.shape[1:3]
+    square = ops.logical_and(inside(rows, height)[:, :, None], inside(columns, width)[:, None, :])
+    return ops.where(square[..., None], ops.zeros((), images.dtype), images)
 
 
 def reflect(indices: keras.KerasTensor, size: int) -> keras.KerasTensor:

@@ -1,6 +1,8 @@
 """Which hardware trains, and how: distribution, precision, compilation."""
 
 import dataclasses
+import os
+from pathlib import Path
 
 import tensorflow as tf
 
@@ -9,6 +11,11 @@ from models.hyperparameters import Hyperparameters
 
 BFLOAT16_CAPABILITY = (8, 0)
 """First compute capability of NVIDIA GPUs (Ampere) with bfloat16 arithmetic."""
+
+BFLOAT16_CPU_FLAGS = ("avx512_bf16", "amx_bf16")
+"""What Linux calls bfloat16 arithmetic on x86 processors (AMD from Zen 4 on, Intel Xeon from Cooper Lake on)."""
+
+CPU_INFO = Path("/proc/cpuinfo")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +52,7 @@ def configure_devices(hyperparameters: Hyperparameters) -> Devices:
     """
     gpus = grow_gpu_memory()
     capabilities = [tf.config.experimental.get_device_details(gpu).get("compute_capability") for gpu in gpus]
-    dtype = choose_dtype(hyperparameters.mixed_precision, capabilities)
+    dtype = choose_dtype(hyperparameters.mixed_precision, capabilities, cpu_has_bfloat16())
     workers = multi_worker.strategy()
     num_workers = len(multi_worker.Cluster.from_environment().workers) if workers else 1
     jit_compile = choose_jit_compile(hyperparameters.xla, len(gpus) * num_workers)
@@ -72,13 +79,33 @@ def grow_gpu_memory() -> list[tf.config.PhysicalDevice]:
     return list(gpus)
 
 
-def choose_dtype(mixed_precision: str, capabilities: list[tuple[int, int] | None]) -> str:
-    """The Keras dtype policy for a setting of `mixed_precision` and the GPUs' compute capabilities.
+def cpu_has_bfloat16(cpu_info: Path = CPU_INFO) -> bool:
+    """Whether this machine's CPU multiplies bfloat16 itself, and TensorFlow lets oneDNN use that.
+
+    Args:
+        cpu_info: Linux' description of the processors; without it (macOS) the answer is no.
+    """
+    if os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1") in ("0", "false") or not cpu_info.exists():
+        return False
+    words = cpu_info.read_text().split()
+    return any(flag in words for flag in BFLOAT16_CPU_FLAGS)
+
+
+def choose_dtype(mixed_precision: str, capabilities: list[tuple[int, int] | None], bfloat16_cpu: bool) -> str:
+    """The Keras dtype policy.
 
     bfloat16 and not float16, since its range is that of float32: no loss scaling is needed.
+
+    Args:
+        mixed_precision: the setting.
+        capabilities: the GPUs' compute capabilities, None where unknown. No GPU: the CPU trains.
+        bfloat16_cpu: from `cpu_has_bfloat16`.
     """
-    can = bool(capabilities) and all(found is not None and found >= BFLOAT16_CAPABILITY for found in capabilities)
-    return "mixed_bfloat16" if mixed_precision == "on" or (mixed_precision == "auto" and can) else "float32"
+    if capabilities:
+        fast = all(found is not None and found >= BFLOAT16_CAPABILITY for found in capabilities)
+    else:
+        fast = bfloat16_cpu
+    return "mixed_bfloat16" if mixed_precision == "on" or (mixed_precision == "auto" and fast) else "float32"
 
 
 def choose_jit_compile(xla: str, num_gpus: int) -> bool:

@@ -83,6 +83,10 @@ class Hyperparameters:
     color_jitter: float = 0.0
     """Standard deviation of the PCA colour noise (AlexNet paper, section 4.1; 0.1 there). 0 is off."""
 
+    cutout: int = 0
+    """Side of a square that is blanked at a random place of each training image, in pixels of the 64x64 image (DeVries
+    and Taylor, 2017: 16 of 32). 0 is off."""
+
     dropout: float = 0.5
     """Part of the units dropped after each hidden dense layer, in [0, 1)."""
 
@@ -99,7 +103,8 @@ class Hyperparameters:
     """Training steps in one call of the compiled function; an epoch has a multiple of it."""
 
     mixed_precision: str = "auto"
-    """bfloat16 compute, float32 weights. `auto`: on where every GPU is of compute capability 8.0 or later."""
+    """bfloat16 compute, float32 weights. `auto`: on where every GPU is of compute capability 8.0 or later, and without
+    a GPU where the CPU has bfloat16 instructions. Recipes that have to give the same figures everywhere say `off`."""
 
     xla: str = "auto"
     """Compiles the training step with XLA. `auto`: on with exactly one GPU (2-3 times slower on a CPU)."""
@@ -125,6 +130,7 @@ class Hyperparameters:
         self._check("weight_averaging", 0 <= self.weight_averaging < 1, "in [0, 1)")
         self._check("translation", 0 <= self.translation <= largest_shift, f"in 0..{largest_shift}")
         self._check("color_jitter", self.color_jitter >= 0, "at least 0")
+        self._check("cutout", 0 <= self.cutout <= features.MODEL_IMAGE_SIZE, f"in 0..{features.MODEL_IMAGE_SIZE}")
         self._check("dropout", 0 <= self.dropout < 1, "in [0, 1)")
         self._check("export_weights", self.export_weights in EXPORT_WEIGHTS, f"one of {', '.join(EXPORT_WEIGHTS)}")
         self._check("seed", 0 <= self.seed < 2**31, "in [0, 2**31)")

@@ -253,6 +253,7 @@ PROFILES: dict[str, Settings] = {
                 translation=0,
                 horizontal_flip=False,
                 export_weights="last",
+                mixed_precision="off",
             ),
         ),
         # The same network and number of epochs, trained well.

@@ -10,7 +10,7 @@ from keras import ops
 from models import augmentation
 from models.hyperparameters import Hyperparameters
 
-NO_AUGMENTATION = {"translation": 0, "horizontal_flip": False, "color_jitter": 0.0}
+NO_AUGMENTATION = {"translation": 0, "horizontal_flip": False, "color_jitter": 0.0, "cutout": 0}
 
 
 def numpy_shift_and_flip(image: np.ndarray, rows: int, columns: int, flip: bool) -> np.ndarray:
@@ -66,7 +66,7 @@ def test_flips_about_half(images: np.ndarray):
 
 
 def test_does_nothing_outside_training(images: np.ndarray):
-    result = augment(images, training=False, translation=8, horizontal_flip=True, color_jitter=0.1)
+    result = augment(images, training=False, translation=8, horizontal_flip=True, color_jitter=0.1, cutout=8)
     np.testing.assert_array_equal(result, images)
 
 
@@ -75,7 +75,7 @@ def test_does_nothing_when_all_is_off(images: np.ndarray):
 
 
 def test_the_seed_decides(images: np.ndarray):
-    recipe: dict[str, Any] = {"translation": 8, "horizontal_flip": True, "color_jitter": 0.1}
+    recipe: dict[str, Any] = {"translation": 8, "horizontal_flip": True, "color_jitter": 0.1, "cutout": 8}
     np.testing.assert_array_equal(augment(images, seed=3, **recipe), augment(images, seed=3, **recipe))
     assert not np.array_equal(augment(images, seed=3, **recipe), augment(images, seed=4, **recipe))
 
@@ -115,6 +115,27 @@ def test_color_jitter_adds_one_colour_an_image_of_the_asked_deviation():
 def test_color_jitter_needs_components():
     with pytest.raises(ValueError, match="principal_components"):
         augmentation.build_augmentation(Hyperparameters(color_jitter=0.1))
+
+
+@pytest.mark.parametrize("size", [4, 5])
+@settings(deadline=None, max_examples=20)
+@given(centres=st.lists(st.tuples(st.integers(0, 7), st.integers(0, 8)), min_size=1, max_size=4))
+def test_blank_square_blanks_the_square_and_nothing_else(size: int, centres: list[tuple[int, int]]):
+    images = np.random.default_rng(0).normal(size=(len(centres), 8, 9, 3)).astype(np.float32)
+    rows, columns = (ops.convert_to_tensor(np.array(values, np.int32)) for values in zip(*centres, strict=True))
+    expected = images.copy()
+    for image, (row, column) in zip(expected, centres, strict=True):
+        top, left = row - size // 2, column - size // 2
+        image[max(top, 0) : top + size, max(left, 0) : left + size] = 0
+    result = augmentation.blank_square(ops.convert_to_tensor(images), rows, columns, size)
+    np.testing.assert_array_equal(ops.convert_to_numpy(result), expected)
+
+
+def test_cutout_blanks_squares_at_many_places(images: np.ndarray):
+    blank = (augment(images, cutout=16) == 0).all(axis=-1)
+    assert blank.sum(axis=(1, 2)).max() == 16 * 16
+    assert blank.sum(axis=(1, 2)).min() >= 8 * 8  # a corner's
+    assert len({tuple(np.argwhere(square)[0]) for square in blank}) > 32
 
 
 def test_works_compiled_by_xla(images: np.ndarray):

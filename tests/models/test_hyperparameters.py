@@ -52,6 +52,8 @@ def test_absent_fields_keep_their_default():
         ("warmup_fraction", 1.0),
         ("translation", -1),
         ("translation", 64),
+        ("cutout", -1),
+        ("cutout", 65),
         ("color_jitter", -0.1),
         ("dropout", 1.0),
         ("export_weights", "first"),

@@ -53,6 +53,7 @@ def test_seed_profile_is_the_notebooks_recipe():
     assert (training.epochs, training.batch_size, training.learning_rate) == (20, 32, 0.001)
     assert (training.momentum, training.weight_decay, training.schedule) == (0.0, 0.0, "constant")
     assert (training.translation, training.horizontal_flip, training.color_jitter) == (0, False, 0.0)
+    assert training.mixed_precision == "off"
     assert (training.network, training.without_convolution, training.batch_norm_momentum) == ("alexnet", 0, 0.99)
     assert (training.optimizer, training.dropout, training.label_smoothing) == ("sgd", 0.5, 0.0)
     assert (training.weight_averaging, training.test_time_flip) == (0.0, False)
