@@ -91,7 +91,7 @@ def test_the_fitted_network():
     network = build_network(Hyperparameters(network="alexnet_fit"))
     assert [(layer.name, layer.count_params()) for layer in network.layers if layer.weights] == FITTED_PARAMETERS
     assert [(name, network.get_layer(name).output.shape[1:]) for name, _ in FITTED_SHAPES] == FITTED_SHAPES
-    assert [layer.name for layer in network.layers][1:5] == ["conv1", "norm1", "relu1", "pool1"]
+    assert [layer.name for layer in network.layers][1:5] == ["conv1", "pool1", "norm1", "relu1"]
     images = np.random.default_rng(0).normal(size=(2, 64, 64, 3)).astype(np.float32)
     np.testing.assert_allclose(keras.ops.convert_to_numpy(network(images)).sum(axis=-1), 1, atol=1e-5)
 
