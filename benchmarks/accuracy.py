@@ -2,6 +2,7 @@
 
     python -m benchmarks.accuracy --data cifar-10.zip --rows seed,cifar10 --seeds 3
     python -m benchmarks.accuracy --data cifar-10.zip --rows cifar10_fit --seeds 1
+    python -m benchmarks.accuracy --rows smoke,sample                           on the bundled sample, always
     python -m benchmarks.accuracy --data cifar-10.zip --rows ablation           cifar10, and without each convolution
     python -m benchmarks.accuracy --data cifar-10.zip --rows cifar10 --set epochs=40 --name cifar10_40_epochs
     python -m benchmarks.accuracy --table                                       only table and charts, from the rows
@@ -37,7 +38,7 @@ from benchmarks import accuracy_table, experiments, rows
 from benchmarks.experiments import Examples
 from models import features
 from models.hyperparameters import NUM_CONVOLUTIONS, Hyperparameters
-from pipeline.settings import BUNDLED_SAMPLE, OFFICIAL, Settings, make_settings
+from pipeline.settings import BUNDLED_SAMPLE, OFFICIAL, SAMPLE, Settings, make_settings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,11 +59,13 @@ class Variant:
         name: of the row.
         profile: whose settings it starts from.
         changes: of fields of the recipe, and of `validation_fraction`.
+        data: what it is always trained on; None: on what the command says.
     """
 
     name: str
     profile: str
     changes: Mapping[str, Any] = field(default_factory=dict)
+    data: str | None = None
 
     def settings(self, data: str, seed: int) -> Settings:
         """The settings to measure.
@@ -73,12 +76,14 @@ class Variant:
         allowed = {"validation_fraction", *(recipe_field.name for recipe_field in dataclasses.fields(Hyperparameters))}
         if unknown := sorted(set(self.changes) - allowed):
             raise ValueError(f"{', '.join(unknown)} is not part of a recipe; there are {', '.join(sorted(allowed))}.")
-        return make_settings(self.profile, {"data": data, **self.changes, "seed": seed})
+        return make_settings(self.profile, {"data": self.data or data, **self.changes, "seed": seed})
 
 
 VARIANTS = {
     variant.name: variant
     for variant in (
+        Variant("smoke", "smoke", data=SAMPLE),
+        Variant("sample", "sample", data=SAMPLE),
         Variant("seed", "seed"),
         Variant("cifar10", "cifar10"),
         *(
@@ -175,7 +180,8 @@ def choose_variants(names: str, changes: Sequence[str] = (), new_name: str | Non
     for change in changes:
         if "=" not in change:
             raise ValueError(f"--set is {change!r}; it has to be FIELD=VALUE.")
-    return [Variant(new_name, base.profile, {**base.changes, **dict(change.split("=", 1) for change in changes)})]
+    changed = {**base.changes, **dict(change.split("=", 1) for change in changes)}
+    return [dataclasses.replace(base, name=new_name, changes=changed)]
 
 
 def measure(variants: Sequence[Variant], seeds: int, data: str, work_dir: Path, file: Path) -> None:
@@ -188,15 +194,15 @@ def measure(variants: Sequence[Variant], seeds: int, data: str, work_dir: Path, 
         work_dir: keeps examples, checkpoints and models.
         file: the rows.
     """
-    prepared: dict[float, tuple[Examples, dict[str, Any]]] = {}
+    prepared: dict[tuple[str, float], tuple[Examples, dict[str, Any]]] = {}
     for seed in range(seeds):
         for variant in variants:
             settings = variant.settings(data, seed)
             fraction = settings.validation_fraction
-            if fraction not in prepared:
+            if (settings.data, fraction) not in prepared:
                 examples = experiments.make_examples(settings, work_dir)
-                prepared[fraction] = examples, examples.describe()
-            examples, description = prepared[fraction]
+                prepared[settings.data, fraction] = examples, examples.describe()
+            examples, description = prepared[settings.data, fraction]
             key = {"name": variant.name, "seed": seed, "data": description, "validation_fraction": fraction}
             label = f"{variant.name}, seed {seed}"
             folder = work_dir / "accuracy" / f"{variant.name}-{seed}-{_digest([key, settings.training.to_dict()])}"
@@ -235,11 +241,12 @@ def measure_seed(settings: Settings, examples: Examples, folder: Path) -> dict[s
         folder: keeps the checkpoint and the model.
 
     Returns:
-        The fields of Evaluation; `parameters`, the number of them; `seconds` of training, the epochs' sum, and
-        `evaluation_seconds`; `history`, a dictionary an epoch.
+        The fields of Evaluation; `parameters`, the number of them; `devices` that train, and in which precision;
+        `seconds` of training, the epochs' sum, and `evaluation_seconds`; `history`, a dictionary an epoch.
     """
     from models import training
     from models.alexnet import build_network
+    from models.devices import configure_devices
 
     history = experiments.train(training.run_fn, examples, folder, settings.training)
     started = time.monotonic()
@@ -247,6 +254,7 @@ def measure_seed(settings: Settings, examples: Examples, folder: Path) -> dict[s
     return {
         **dataclasses.asdict(evaluation),
         "parameters": build_network(settings.training).count_params(),
+        "devices": configure_devices(settings.training).description,
         "seconds": round(sum(epoch["seconds"] for epoch in history), 1),
         "evaluation_seconds": round(time.monotonic() - started, 1),
         "history": history,
@@ -305,7 +313,8 @@ def _about(variant: Variant, key: Mapping[str, Any]) -> dict[str, Any]:
     """What a row says of how it was measured; the command with the data's name, wherever it lies."""
     base = next(known for known in VARIANTS.values() if known.profile == variant.profile)
     chosen = variant if VARIANTS.get(variant.name) == variant else base
-    arguments = ["--data", key["data"]["name"], "--rows", chosen.name, "--seeds", str(key["seed"] + 1)]
+    data = [] if variant.data else ["--data", key["data"]["name"]]
+    arguments = [*data, "--rows", chosen.name, "--seeds", str(key["seed"] + 1)]
     if chosen is base and variant != base:
         changes = [argument for name, value in variant.changes.items() for argument in ("--set", f"{name}={value}")]
         arguments += [*changes, "--name", variant.name]

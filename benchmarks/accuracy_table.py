@@ -160,6 +160,7 @@ def _circumstances(row: Row) -> str:
     machine, data = row["machine"], row["data"]
     images = f"{data['train']:,} training and {data['test']:,} test images, SHA-256 {data['digest'][:12]}"
     hardware = [machine["processor"], f"{row['threads']} of {machine['cores']} cores", *machine.get("gpus", [])]
+    hardware.append(row["devices"])
     versions = [f"{name} {version}" for name, version in row["versions"].items()]
     return f"on {data['name']} ({images}), {', '.join([*hardware, *versions, row['date'][:10]])}"
 

@@ -1,4 +1,4 @@
-"""Writes what was measured into benchmarks/README.md: `python -m benchmarks.readme`.
+"""Writes what was measured into both README.md files: `python -m benchmarks.readme`.
 
     python -m benchmarks.readme             writes the parts between the markers anew, from benchmarks/results/*.json
     python -m benchmarks.readme --check     changes nothing; fails where a part is not what the files give
@@ -14,12 +14,13 @@ import importlib
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 README = Path(__file__).parent / "README.md"
+PROJECT_README = Path(__file__).parent.parent / "README.md"
 RESULTS_DIR = Path(__file__).parent / "results"
 
 
@@ -28,18 +29,20 @@ class Part:
     """One benchmark in the page.
 
     Attributes:
-        name: of the part and of its JSON file.
+        name: of the part, and of its JSON file where `file` names no other.
         module: in this package; its `markdown` makes a page of the file's content.
         charts: pictures in the results folder, by what they show.
+        file: name of the JSON file, without its ending.
     """
 
     name: str
     module: str
     charts: tuple[tuple[str, str], ...] = ()
+    file: str = ""
 
     def render(self, results_dir: Path) -> str:
         """The page of the file, with the charts that there are; empty where nothing was measured."""
-        file = results_dir / f"{self.name}.json"
+        file = results_dir / f"{self.file or self.name}.json"
         if not file.exists():
             return "Not measured yet.\n"
         content: Any = json.loads(file.read_text())
@@ -51,6 +54,7 @@ class Part:
 PARTS = {
     part.name: part
     for part in (
+        Part("first_run", "first_run"),
         Part("training_rate", "training_rate_table", (("training_rate.png", "Images a second"),)),
         Part("time_to_accuracy", "time_to_accuracy_table", (("time_to_accuracy.png", "Accuracy over time"),)),
         Part("stages", "stages_table", (("stages.png", "Seconds by component"),)),
@@ -68,7 +72,10 @@ PARTS = {
         Part("pretraining", "pretraining_table", (("pretraining.png", "Accuracy by number of labels"),)),
     )
 }
-"""By name."""
+"""By name, in the benchmarks' page."""
+
+PROJECT_PARTS = {"results": Part("results", "results_table", file="accuracy")}
+"""The same in the project's page."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -78,30 +85,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0, or 1 where --check has found a difference.
     """
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.readme", description="Write what was measured into benchmarks/README.md."
+        prog="python -m benchmarks.readme", description="Write what was measured into both README.md files."
     )
     parser.add_argument("--check", action="store_true", help="change nothing, fail where a part is out of date")
     options = parser.parse_args(arguments)
-    text = README.read_text()
-    rendered = render(text, RESULTS_DIR)
-    if options.check and rendered != text:
-        print(f"{README} is not what {RESULTS_DIR} gives: run `python -m benchmarks.readme`.", file=sys.stderr)
+    outdated = []
+    for page, parts in ((README, PARTS), (PROJECT_README, PROJECT_PARTS)):
+        text = page.read_text()
+        rendered = render(text, RESULTS_DIR, parts)
+        if rendered != text:
+            outdated.append(page)
+        if not options.check:
+            page.write_text(rendered)
+    if options.check and outdated:
+        files = ", ".join(map(str, outdated))
+        print(f"{files}: not what {RESULTS_DIR} gives; run `python -m benchmarks.readme`.", file=sys.stderr)
         return 1
-    README.write_text(rendered)
     return 0
 
 
-def render(text: str, results_dir: Path) -> str:
+def render(text: str, results_dir: Path, parts: Mapping[str, Part] = PARTS) -> str:
     """Replaces the parts of a page.
 
     Args:
-        text: the page, with each of PARTS between its markers, once.
+        text: the page, with each of the parts between its markers, once.
         results_dir: has the JSON files and the pictures.
+        parts: by name.
 
     Raises:
         ValueError: a part's markers are not there; says which.
     """
-    for name, part in PARTS.items():
+    for name, part in parts.items():
         begin, end = f"<!-- begin {name} -->\n", f"<!-- end {name} -->\n"
         if not (text.count(begin) == text.count(end) == 1 and text.index(begin) < text.index(end)):
             raise ValueError(f"The page has to have {begin.strip()} and, below it, {end.strip()}, each once.")

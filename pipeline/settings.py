@@ -208,7 +208,9 @@ class Settings:
 _RECIPE = Hyperparameters(
     batch_norm_momentum=0.9,
     optimizer="muon",
+    kernel_learning_rate=0.04,
     label_smoothing=0.1,
+    cutout=8,
     dropout=0.2,
     test_time_flip=True,
 )
@@ -260,6 +262,7 @@ PROFILES: dict[str, Settings] = {
         Settings(
             profile="cifar10",
             data=OFFICIAL,
+            validation_fraction=0.05,
             accuracy_floor=0.8,
             accuracy_tolerance=0.01,
             class_recall_floor=0.6,
@@ -281,6 +284,7 @@ PROFILES: dict[str, Settings] = {
         Settings(
             profile="pretrained",
             data=OFFICIAL,
+            validation_fraction=0.05,
             pretraining_epochs=5,
             accuracy_floor=0.8,
             accuracy_tolerance=0.01,

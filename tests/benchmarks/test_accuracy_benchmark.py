@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import accuracy, accuracy_chart, accuracy_table, corruptions, experiments, rows
+from benchmarks import accuracy, accuracy_chart, accuracy_table, corruptions, experiments, results_table, rows
 from models import features
 from models.hyperparameters import Hyperparameters
 from pipeline.settings import PROFILES, PROJECT_ROOT
@@ -39,9 +39,10 @@ def row(name: str, seed: int, test_accuracy: float, **changes: Any) -> dict[str,
         "command": f"python -m benchmarks.accuracy --rows {name}",
         "machine": {"processor": "a processor", "cores": 2},
         "threads": 1,
-        "versions": {"python": "3.10"},
+        "versions": {"tfx": "1.16.0", "tensorflow": "2.16.2"},
         "date": "2026-01-02T03:04:05+00:00",
         "parameters": 2915338,
+        "devices": "CPU, float32",
         "seconds": 100.0 + seed,
         "evaluation_seconds": 1.0,
         "test_accuracy": test_accuracy,
@@ -81,6 +82,23 @@ def test_the_table_has_a_line_a_recipe(measured: list[dict[str, Any]]):
     assert "| conv2 | 1 | 75.0 | -6.0 |" in lines
     widths = {line.count("|") for line in lines if line.startswith(("| `", "| recipe", "|---|---|---|---|---|"))}
     assert widths == {9, 15}
+
+
+def test_the_results_stand_beside_what_others_published(measured: list[dict[str, Any]]):
+    table = results_table.markdown(measured).splitlines()
+    assert table[2] == (
+        "| `cifar10` | 2,915,338 | cifar-10.zip, 45,000 | 2 | 3 | **81.0 ± 1.0** | 1.7 "
+        "| `python -m benchmarks.accuracy --rows cifar10` |"
+    )
+    assert {line.count("|") for line in table if line.startswith("|")} == {9}
+    assert any("bearpaw/pytorch-classification" in line and "| 77.2 |" in line for line in table)
+
+
+def test_a_row_of_the_sample_is_trained_on_the_sample():
+    (variant,) = accuracy.choose_variants("sample")
+    (changed,) = accuracy.choose_variants("sample", ["epochs=3"], "sample_short")
+    assert variant.settings("somewhere.zip", 0).data == changed.settings("somewhere.zip", 0).data == "sample"
+    assert accuracy.VARIANTS["cifar10"].settings("somewhere.zip", 0).data == "somewhere.zip"
 
 
 def test_without_shifted_images_their_cell_is_empty(measured: list[dict[str, Any]]):
@@ -157,7 +175,7 @@ def test_names_and_groups_of_rows():
     assert all(variant.profile in PROFILES for variant in accuracy.VARIANTS.values())
     for name, variant in accuracy.VARIANTS.items():
         settings = variant.settings("cifar-10.zip", 4)
-        assert (settings.data, settings.training.seed) == ("cifar-10.zip", 4)
+        assert (settings.data, settings.training.seed) == (variant.data or "cifar-10.zip", 4)
         assert settings.training.without_convolution == (int(name[-1]) if "without" in name else 0)
 
 
@@ -176,7 +194,7 @@ def test_a_changed_row_has_a_name_and_a_command_of_its_own():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--rows", "resnet"], "--rows has 'resnet'; there are seed, cifar10,"),
+        (["--rows", "resnet"], "--rows has 'resnet'; there are smoke, sample, seed, cifar10,"),
         (["--rows", "cifar10", "--set", "epochs=3"], "--set and --name go together"),
         (["--rows", "cifar10", "--name", "x"], "--set and --name go together"),
         (["--rows", "seed,cifar10", "--set", "epochs=3", "--name", "x"], "a single row"),

@@ -1,7 +1,8 @@
-"""benchmarks/README.md is what the committed files give."""
+"""Both README.md files are what the committed files give."""
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,12 @@ import pytest
 from benchmarks import readme
 
 
-def test_the_page_is_what_the_files_give():
-    text = readme.README.read_text()
-    assert readme.render(text, readme.RESULTS_DIR) == text, "run `python -m benchmarks.readme`"
+@pytest.mark.parametrize(
+    ("page", "parts"), [(readme.README, readme.PARTS), (readme.PROJECT_README, readme.PROJECT_PARTS)]
+)
+def test_the_page_is_what_the_files_give(page: Path, parts: Mapping[str, readme.Part]):
+    text = page.read_text()
+    assert readme.render(text, readme.RESULTS_DIR, parts) == text, "run `python -m benchmarks.readme`"
 
 
 def test_its_pictures_and_links_are_there():
@@ -47,11 +51,14 @@ def test_a_missing_marker_is_named(tmp_path: Path):
 
 
 def test_check_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    path = tmp_path / "README.md"
+    path, project_path = tmp_path / "benchmarks.md", tmp_path / "README.md"
     path.write_text(page(MARKERS))
+    project_path.write_text(page("<!-- begin results -->\nold\n<!-- end results -->\n"))
     monkeypatch.setattr(readme, "README", path)
+    monkeypatch.setattr(readme, "PROJECT_README", project_path)
     monkeypatch.setattr(readme, "RESULTS_DIR", tmp_path)
     assert readme.main(["--check"]) == 1
     assert "python -m benchmarks.readme" in capsys.readouterr().err
     assert path.read_text() == page(MARKERS)
     assert readme.main([]) == readme.main(["--check"]) == 0
+    assert "old" not in path.read_text() + project_path.read_text()

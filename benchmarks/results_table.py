@@ -1,0 +1,113 @@
+"""What is reached, beside what others have published, as Markdown: the results table of the project's README."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchmarks import accuracy_table
+from benchmarks import markdown as markdown_page
+from benchmarks.rows import Row
+
+HEADER = (
+    "model",
+    "parameters",
+    "training images",
+    "epochs",
+    "n",
+    "test accuracy, %",
+    "training, min",
+    "measured by",
+)
+
+OURS = ("cifar10_fit", "cifar10", "seed", "sample", "smoke")
+"""Rows of accuracy.json, in the order of the table."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """Somebody else's result on CIFAR-10's test split.
+
+    Attributes:
+        model: Markdown.
+        parameters: as published; empty where not.
+        epochs: as published; empty where not.
+        accuracy: in percent, as published.
+        source: Markdown.
+    """
+
+    model: str
+    parameters: str
+    epochs: str
+    accuracy: str
+    source: str
+
+
+PUBLISHED = (
+    Published("the notebook that this project started from", "2,915,338", "20", "61.5", "its own output"),
+    Published(
+        "AlexNet in PyTorch",
+        "2.47 M",
+        "164",
+        "77.2",
+        "[bearpaw/pytorch-classification](https://github.com/bearpaw/pytorch-classification)",
+    ),
+    Published(
+        "AlexNet in TensorFlow 2",
+        "9.63 M",
+        "100",
+        "78.4",
+        "[dyfcalid/DeepLearning-CNN-Models](https://github.com/dyfcalid/DeepLearning-CNN-Models)",
+    ),
+    Published("cuda-convnet, `18pct`", "", "", "82", "[cuda-convnet](https://code.google.com/archive/p/cuda-convnet/)"),
+    Published("cuda-convnet, `11pct`", "", "", "89", "[cuda-convnet](https://code.google.com/archive/p/cuda-convnet/)"),
+)
+"""Networks like AlexNet, on the original images, from the lowest accuracy to the highest."""
+
+
+def markdown(found: Sequence[Row]) -> str:
+    """The table.
+
+    Args:
+        found: content of accuracy.json; not empty.
+    """
+    groups = accuracy_table.newest(found)
+    shown = {name: groups[name] for name in OURS if name in groups}
+    hardware = {
+        f"{row['devices']}: {row['machine']['processor']}, {row['threads']} of {row['machine']['cores']} cores"
+        for members in shown.values()
+        for row in members
+    }
+    versions = {
+        f"TFX {row['versions']['tfx']}, TensorFlow {row['versions']['tensorflow']}"
+        for members in shown.values()
+        for row in members
+    }
+    rows = [_ours(name, members) for name, members in shown.items()] + [_published(each) for each in PUBLISHED]
+    lines = [
+        *markdown_page.table(HEADER, rows),
+        "",
+        "Ours: accuracy of the exported model, mean ± standard deviation over n seeds; trained on "
+        f"{'; '.join(sorted(hardware))}; {'; '.join(sorted(versions))}. `cifar-10-jpeg.zip` holds all 60,000 images "
+        "as JPEG; the others trained on the original ones.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _ours(name: str, members: Sequence[Row]) -> list[object]:
+    first = members[0]
+    return [
+        f"`{name}`",
+        f"{first['parameters']:,}",
+        f"{first['data']['name']}, {first['data']['train']:,}",
+        first["hyperparameters"]["epochs"],
+        len(members),
+        f"**{accuracy_table.spread([row['test_accuracy'] for row in members]).percent()}**",
+        f"{statistics.mean(row['seconds'] for row in members) / 60:.1f}",
+        f"`{members[-1]['command']}`",
+    ]
+
+
+def _published(each: Published) -> list[object]:
+    return [each.model, each.parameters, "CIFAR-10", each.epochs, "", each.accuracy, "", each.source]
