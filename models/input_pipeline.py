@@ -6,6 +6,7 @@ applied to a batch at a time: its output, 48 KB an image, is never stored.
 
 import dataclasses
 import hashlib
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,9 @@ RAW_FEATURE_SPEC = {
     features.IMAGE_KEY: tf.io.FixedLenFeature([], tf.string),
     features.LABEL_KEY: tf.io.FixedLenFeature([], tf.int64),
 }
+
+PARALLEL_BATCHES = len(os.sched_getaffinity(0))
+"""Batches that are made at the same time, and that wait ready: one a core."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,8 +154,8 @@ def training_dataset(
         return transform(transform_graph, tf.gather(examples.images, indices), tf.gather(examples.labels, indices))
 
     steps = tf.data.Dataset.range(initial_epoch * steps_per_epoch, epochs * steps_per_epoch)
-    dataset = steps.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return _sharing_batches(dataset.prefetch(tf.data.AUTOTUNE))
+    dataset = steps.map(batch, num_parallel_calls=PARALLEL_BATCHES, deterministic=True)
+    return _with_options(dataset.prefetch(PARALLEL_BATCHES))
 
 
 def evaluation_dataset(
@@ -172,10 +176,10 @@ def evaluation_dataset(
     dataset = tf.data.Dataset.from_tensor_slices((examples.images, examples.labels)).batch(batch_size)
     dataset = dataset.map(
         lambda images, labels: transform(transform_graph, images, labels),
-        num_parallel_calls=tf.data.AUTOTUNE,
+        num_parallel_calls=PARALLEL_BATCHES,
         deterministic=True,
     )
-    return _sharing_batches(dataset.prefetch(tf.data.AUTOTUNE))
+    return _with_options(dataset.prefetch(PARALLEL_BATCHES))
 
 
 def without_empty_parts(batch_size: int, n: int, replicas: int) -> int:
@@ -248,11 +252,14 @@ def _read_file(file: str) -> LabeledImages:
     return LabeledImages(images=parsed[features.IMAGE_KEY], labels=labels)
 
 
-def _sharing_batches(dataset: tf.data.Dataset) -> tf.data.Dataset:
+def _with_options(dataset: tf.data.Dataset) -> tf.data.Dataset:
     """Tells a distribution strategy to cut each batch into parts, one a device of each worker, and not to share files.
 
-    A worker of a cluster makes the whole batch and takes its parts of it.
+    A worker of a cluster makes the whole batch and takes its parts of it. And turns tf.data's autotuning off: under
+    Keras' `fit`, dropping an iterator waits for the autotuner's thread, which sleeps twice as long each time, up to a
+    minute. At the end of each validation that is a wait of up to its own length.
     """
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    options.autotune.enabled = False
     return dataset.with_options(options)

@@ -156,3 +156,11 @@ def test_no_device_gets_an_empty_part_of_a_batch(batch_size: int, n: int, replic
     assert chosen == max(good, default=batch_size)
     if replicas == 1:
         assert chosen == batch_size
+
+
+def test_no_autotuner_holds_the_end_of_an_epoch_up(examples: input_pipeline.LabeledImages, transform_graph):
+    for dataset in (
+        input_pipeline.training_dataset(examples, transform_graph, batch_size=5, steps_per_epoch=2, epochs=1),
+        input_pipeline.evaluation_dataset(examples, transform_graph, batch_size=5),
+    ):
+        assert dataset.options().autotune.enabled is False
