@@ -170,13 +170,16 @@ class Cluster:
 
     def _is_ours(self, pid: int) -> bool:
         """Whether a process is one of this cluster's and runs: its number may be another's by now."""
+        process = Path(f"/proc/{pid}")
         try:
-            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+            while not (command := (process / "cmdline").read_bytes()):
+                if (process / "stat").read_text().rpartition(")")[2].split()[0] in "ZX":  # ended; nobody asked how
+                    with contextlib.suppress(ChildProcessError):  # started by another process
+                        os.waitpid(pid, 0)
+                    return False
+                time.sleep(0.01)  # it is ending, or Linux is about to start its program
         except (FileNotFoundError, ProcessLookupError):
             return False
-        if not command:  # it is ending, or has ended and nobody has asked how
-            with contextlib.suppress(ChildProcessError):  # started by another process
-                os.waitpid(pid, 0)
         return str(self.folder).encode() in command
 
     def _spawn(self, kind: str, name: str, *arguments: str) -> None:

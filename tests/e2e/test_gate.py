@@ -210,4 +210,5 @@ def test_the_same_seed_gives_the_same_metrics(trained, settings_for, tmp_path):
         return results.load(run["Evaluator"].outputs["evaluation"].uri).metrics
 
     assert history(first) == history(second)
-    assert metrics(first) == metrics(second)
+    # Beam's batches depend on the time that they take, and the sums of a matrix product on the rows beside it.
+    assert metrics(second) == pytest.approx(metrics(first), rel=1e-6)

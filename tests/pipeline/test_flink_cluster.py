@@ -7,11 +7,13 @@ import subprocess
 import sys
 from concurrent import futures
 from dataclasses import asdict
+from pathlib import Path
 
 import grpc
 import pytest
 from apache_beam.portability.api import beam_provision_api_pb2, beam_provision_api_pb2_grpc
 from apache_beam.runners.worker import sdk_worker_main
+from waiting import wait_until
 
 from pipeline.flink import cluster as cluster_module
 from pipeline.flink import worker
@@ -114,6 +116,20 @@ def test_another_command_finds_the_cluster_and_stops_only_what_is_of_it(tmp_path
         for process in (ours, stranger):
             process.kill()
             process.wait()
+
+
+def test_a_process_that_has_ended_does_not_run_though_nobody_has_asked_how(tmp_path):
+    program = f"import subprocess, time; print(subprocess.Popen(['true', {str(tmp_path)!r}]).pid); time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-u", "-c", program], stdout=subprocess.PIPE, text=True) as parent:
+        try:
+            assert parent.stdout is not None
+            pid = int(parent.stdout.readline())
+            cluster = Cluster(tmp_path, tmp_path, pids={"task-manager-1": pid})
+            wait_until(lambda: "(zombie)" in Path(f"/proc/{pid}/status").read_text())
+            assert cluster.task_managers == []
+            cluster.stop()
+        finally:
+            parent.kill()
 
 
 class Runner(beam_provision_api_pb2_grpc.ProvisionServiceServicer):

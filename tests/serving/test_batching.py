@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from waiting import wait_until
 
 from serving.local_server.batching import BatchingRunner, DirectRunner
 from serving.local_server.model_config import BatchingParameters
@@ -74,13 +75,6 @@ class Asker:
             wait_until(lambda index=index: self.model.running == index + 1)
         self.model.batches.clear()
         return busy
-
-
-def wait_until(condition: Any) -> None:
-    deadline = time.monotonic() + 5
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
 
 
 def batching(**parameters: Any) -> Asker:
@@ -270,7 +264,8 @@ def test_strings_keep_their_bytes_when_they_are_merged():
 
 
 def test_many_threads_get_their_own_answers():
-    asker = batching(num_batch_threads=2, max_batch_size=16)
+    # 64 threads wait with four rows at most: that is fewer batches than 64, whatever the machine is busy with.
+    asker = batching(num_batch_threads=2, max_batch_size=16, max_enqueued_batches=64)
     rng = np.random.default_rng(0)
     requests = [rng.integers(-2, 1000, rng.integers(1, 5)).tolist() for _ in range(2000)]
     futures = [asker.ask(*values) for values in requests]

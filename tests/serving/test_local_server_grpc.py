@@ -28,6 +28,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
     regression_pb2,
 )
+from waiting import wait_until
 
 from serving.server import LocalServer, ServerOptions
 
@@ -90,13 +91,6 @@ def fails(call: Callable[[], Any], code: grpc.StatusCode, message: str) -> None:
         call()
     assert error.value.code() == code, error.value.details()
     assert message in error.value.details()
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + TIMEOUT_S
-    while not condition():
-        assert time.monotonic() < deadline, f"it did not happen within {TIMEOUT_S} s"
-        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,11 @@ import functools
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from waiting import wait_until
 
 from serving.local_server.model_config import ConfigError, ModelConfig, VersionPolicy
 from serving.local_server.model_manager import ManagerOptions, ModelManager, State, versions_on_disk
@@ -50,14 +51,6 @@ def remove(base_path: Path, version: int) -> None:
     """Takes a version off the disk."""
     (base_path / str(version) / "model").unlink()
     (base_path / str(version)).rmdir()
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Waits for the manager's thread."""
-    deadline = time.monotonic() + 5
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen within 5 s"
-        time.sleep(0.005)
 
 
 def is_available(manager: ModelManager[FakeModel], version: int) -> bool:

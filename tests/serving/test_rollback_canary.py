@@ -1,7 +1,6 @@
 """An older version is served again, and two versions side by side, as the configuration file says."""
 
 import textwrap
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,12 +8,12 @@ from pathlib import Path
 import mean_colour_models
 import numpy as np
 import pytest
+from waiting import wait_until
 
 from serving import client
 from serving.answers import ServedModel, ServingError
 from serving.server_process import ServerProcess, server_process
 
-WAIT_S = 30
 FAVOURITES = {1: 3, 2: 7}
 """The class that each version leans to."""
 
@@ -82,13 +81,6 @@ def states(server: ServerProcess) -> dict[int, str]:
         return {status.version: status.state for status in connection.status()}
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.1)
-
-
 def codes(server: ServerProcess, version: int | None = None, label: str | None = None) -> list[str]:
     """The error's code over gRPC and over REST."""
     found = []
@@ -114,13 +106,13 @@ def test_roll_back_and_forward(base_path: Path, tmp_path: Path):
         assert states(server) == {2: "AVAILABLE"}
 
         configure(ROLLED_BACK)
-        wait_for(lambda: states(server) == {1: "AVAILABLE", 2: "END"})
+        wait_until(lambda: states(server) == {1: "AVAILABLE", 2: "END"})
         assert version_that_answers(server) == 1
         assert version_that_answers(server, version=1) == 1
         assert codes(server, version=2) == ["NOT_FOUND", "NOT_FOUND"]
 
         configure(LATEST)
-        wait_for(lambda: states(server) == {1: "END", 2: "AVAILABLE"})
+        wait_until(lambda: states(server) == {1: "END", 2: "AVAILABLE"})
         assert version_that_answers(server) == 2
 
 
@@ -133,7 +125,7 @@ def test_stable_and_canary(base_path: Path, tmp_path: Path):
         assert codes(server, label="beta") == ["INVALID_ARGUMENT", "INVALID_ARGUMENT"]
 
         configure(PROMOTED)
-        wait_for(lambda: version_that_answers(server, label="stable") == 2)
+        wait_until(lambda: version_that_answers(server, label="stable") == 2)
         assert version_that_answers(server, label="canary") == 2
         assert version_that_answers(server, version=1) == 1
 
@@ -141,6 +133,6 @@ def test_stable_and_canary(base_path: Path, tmp_path: Path):
 def test_a_label_does_not_move_to_a_version_that_is_not_there(base_path: Path, tmp_path: Path):
     with serving(base_path, tmp_path, CANARY) as (server, configure):
         configure(CANARY.replace('key: "canary" value: 2', 'key: "canary" value: 9'))
-        wait_for(lambda: "version 9" in (tmp_path / "server.log").read_text())
+        wait_until(lambda: "version 9" in (tmp_path / "server.log").read_text())
         assert version_that_answers(server, label="canary") == 2
         assert version_that_answers(server, label="stable") == 1

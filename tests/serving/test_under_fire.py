@@ -18,6 +18,7 @@ import mean_colour_models
 import numpy as np
 import pytest
 import requests
+from waiting import wait_until
 
 from serving import client, stubs
 from serving.answers import PredictionClient, ServedModel
@@ -251,13 +252,6 @@ def test_ten_thousand_requests(server: tuple[ServerProcess, Path], models: dict[
         answered = next(counter)
         return Outcome(kind, started, time.monotonic(), result)
 
-    def wait_for(condition: Callable[[], bool]) -> float:
-        deadline = time.monotonic() + TIMEOUT_S
-        while not condition():
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        return time.monotonic()
-
     def status() -> dict[int, tuple[str, str]]:
         return {status.version: (status.state, status.error) for status in connections.clients["gRPC"].status()}
 
@@ -267,14 +261,16 @@ def test_ten_thousand_requests(server: tuple[ServerProcess, Path], models: dict[
     began = time.monotonic()
     with ThreadPoolExecutor(CONCURRENCY) as threads:
         futures: list[Future[Outcome]] = [threads.submit(send, kind) for kind in kinds]
-        wait_for(lambda: answered >= PUSH_AFTER)
+        wait_until(lambda: answered >= PUSH_AFTER)
         before = resident_mib(process.pid)
         pushed_at = time.monotonic()
         new_version = int(push(models["new"], base_path).name)
-        swapped_at = wait_for(lambda: (state(old_version), state(new_version)) == ("END", "AVAILABLE"))
-        wait_for(lambda: answered >= BREAK_AFTER)
+        wait_until(lambda: (state(old_version), state(new_version)) == ("END", "AVAILABLE"))
+        swapped_at = time.monotonic()
+        wait_until(lambda: answered >= BREAK_AFTER)
         broken_version = int(push(models["broken"], base_path).name)
-        refused_at = wait_for(lambda: state(broken_version) == "END")
+        wait_until(lambda: state(broken_version) == "END")
+        refused_at = time.monotonic()
         refused_after = answered
     seconds = time.monotonic() - began
     after = resident_mib(process.pid)
