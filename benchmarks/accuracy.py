@@ -144,15 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except ValueError as error:
             parser.error(str(error))
         measure(variants, options.seeds, options.data, options.work_dir, file)
-    found = rows.read(file)
-    if not found:
-        print(f"There is no row in {file}: measure first, without --table.", file=sys.stderr)
-        return 1
-    draw(found, options.output_dir)
-    table = accuracy_table.markdown(found)
-    file.with_suffix(".md").write_text(table)
-    print(table)
-    return 0
+    return rows.write_table(file, accuracy_table.markdown, lambda found, _: draw(found, options.output_dir))
 
 
 def choose_variants(names: str, changes: Sequence[str] = (), new_name: str | None = None) -> list[Variant]:

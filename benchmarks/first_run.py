@@ -60,14 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 1
         command = f"python -m benchmarks.first_run --profile {options.profile}"
         rows.put(file, {"profile": options.profile}, {**circumstances, "command": command, **figures})
-    found = rows.read(file)
-    if not found:
-        print(f"There is no row in {file}: measure first, without --table.", file=sys.stderr)
-        return 1
-    table = markdown(found)
-    file.with_suffix(".md").write_text(table)
-    print(table)
-    return 0
+    return rows.write_table(file, markdown)
 
 
 def measure(profile: str, project: Path = PROJECT_ROOT) -> dict[str, Any]:

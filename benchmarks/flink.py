@@ -62,14 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except (jars.FlinkError, stages.StageError, ValueError) as error:
             print(error, file=sys.stderr)
             return 1
-    found = rows.read(file)
-    if not found:
-        print(f"There is no row in {file}: measure first, without --table.", file=sys.stderr)
-        return 1
-    table = markdown(found)
-    file.with_suffix(".md").write_text(table)
-    print(table)
-    return 0
+    return rows.write_table(file, markdown)
 
 
 def measure(sizes: Sequence[int], rounds: int, work_dir: Path, file: Path) -> None:

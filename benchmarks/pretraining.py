@@ -79,15 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not settings.pretraining_epochs:
             parser.error(f"the profile {options.profile} has no pre-training: give --pretraining-epochs")
         measure(settings, options.fractions, options.arms, options.seeds, options.work_dir, file)
-    found = rows.read(file)
-    if not found:
-        print(f"There is no row in {file}: measure first, without --table.", file=sys.stderr)
-        return 1
-    pretraining_chart.draw(found, file.with_suffix(".png"))
-    table = pretraining_table.markdown(found)
-    file.with_suffix(".md").write_text(table)
-    print(table)
-    return 0
+    return rows.write_table(file, pretraining_table.markdown, pretraining_chart.draw)
 
 
 def measure(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,33 @@ def put(file: Path, key: Row, row: Row) -> None:
         unfinished = file.with_name(f".{file.name}.unfinished")
         unfinished.write_text(json.dumps([*kept, {**key, **row}], indent=1) + "\n")
         os.replace(unfinished, file)
+
+
+def write_table(
+    file: Path,
+    markdown: Callable[[Sequence[Row]], str],
+    draw: Callable[[Sequence[Row], Path], None] | None = None,
+) -> int:
+    """Writes a command's table beside its rows, and prints it.
+
+    Args:
+        file: the rows; the table's file has the suffix .md.
+        markdown: makes the table from the rows.
+        draw: makes the chart from the rows and its file, which has the suffix .png; None where there is none.
+
+    Returns:
+        The command's exit status: 0, or 1 where there is no row to make a table of.
+    """
+    found = read(file)
+    if not found:
+        print(f"There is no row in {file}: measure first, without --table.", file=sys.stderr)
+        return 1
+    if draw:
+        draw(found, file.with_suffix(".png"))
+    table = markdown(found)
+    file.with_suffix(".md").write_text(table)
+    print(table)
+    return 0
 
 
 def _has(row: Row, key: Row) -> bool:

@@ -74,15 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except (StageError, ValueError) as error:
             print(error, file=sys.stderr)
             return 1
-    found = rows.read(file)
-    if not found:
-        print(f"There is no row in {file}: measure first, without --table.", file=sys.stderr)
-        return 1
-    speed_charts.draw_stages(found, file.with_suffix(".png"))
-    table = stages_table.markdown(found)
-    file.with_suffix(".md").write_text(table)
-    print(table)
-    return 0
+    return rows.write_table(file, stages_table.markdown, speed_charts.draw_stages)
 
 
 def measure(sizes: Sequence[int], rounds: int, variant: str, project: Path, work_dir: Path, file: Path) -> None:

@@ -6,7 +6,7 @@
     python -m benchmarks.time_to_accuracy --table                               only table and chart, from the rows
 
 The notebook trains on all training images and validates on the test split; its best epoch is what is to be reached. The
-profile `cifar10` trains as it always does, with a tenth of the training images held out. For this one comparison both
+profile `cifar10` trains as it always does, with its share of the training images held out. For this one comparison both
 are evaluated on the test split after each epoch, which chooses nothing: no weights, no recipe. Seconds are those of
 training and of that evaluation together. Both run in one process, epoch by epoch in turn, so that whatever else the
 machine does meets both. After each epoch the row in benchmarks/results/time_to_accuracy.json is complete up to there,
@@ -109,15 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.table:
         recipes = [options.only] if options.only else list(RECIPES)
         measure(recipes, options.epochs, options.data, options.work_dir, file)
-    found = rows.read(file)
-    if not found:
-        print(f"There is no row in {file}: measure first, without --table.", file=sys.stderr)
-        return 1
-    speed_charts.draw_time_to_accuracy(found, file.with_suffix(".png"))
-    table = time_to_accuracy_table.markdown(found)
-    file.with_suffix(".md").write_text(table)
-    print(table)
-    return 0
+    return rows.write_table(file, time_to_accuracy_table.markdown, speed_charts.draw_time_to_accuracy)
 
 
 def measure(recipes: Sequence[str], epochs: int | None, data: str, work_dir: Path, file: Path) -> None:
