@@ -39,6 +39,7 @@ from benchmarks.experiments import Examples
 from models import features
 from models.hyperparameters import NUM_CONVOLUTIONS, Hyperparameters
 from pipeline.settings import BUNDLED_SAMPLE, OFFICIAL, SAMPLE, Settings, make_settings
+from pipeline.source_digest import source_digest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -205,21 +206,17 @@ def measure(variants: Sequence[Variant], seeds: int, data: str, work_dir: Path, 
                     print(f"There is a row already: {label}.", flush=True)
                 else:
                     print(f"\n{label}:", flush=True)
+                    about = _about(variant, key)  # what else the machine does, before this does anything
                     row = measure_seed(settings, examples, folder)
-                    rows.put(file, key | {"hyperparameters": settings.training.to_dict()}, _about(variant, key) | row)
+                    rows.put(file, key | {"hyperparameters": settings.training.to_dict()}, about | row)
                     print(f"{label}: test accuracy {row['test_accuracy']:.4f}", flush=True)
 
 
 def is_done(found: Sequence[rows.Row], key: Mapping[str, Any], recipe: Hyperparameters) -> bool:
-    """Whether there is a row with the key's values and this recipe.
-
-    A field that recipes did not have when the row was measured has its default there: new fields are off by default.
-    """
-    fields = recipe.to_dict().keys()
+    """Whether there is a row with the key's values and this recipe."""
     return any(
         all(row.get(name) == value for name, value in key.items())
-        and row["hyperparameters"].keys() <= fields
-        and Hyperparameters.from_dict(row["hyperparameters"]) == recipe
+        and experiments.is_recipe(row["hyperparameters"], recipe)
         for row in found
     )
 
@@ -234,6 +231,7 @@ def measure_seed(settings: Settings, examples: Examples, folder: Path) -> dict[s
 
     Returns:
         The fields of Evaluation; `parameters`, the number of them; `devices` that train, and in which precision;
+        `source`, a digest of the code that trains;
         `seconds` of training, the epochs' sum, and `evaluation_seconds`; `history`, a dictionary an epoch.
     """
     from models import training
@@ -247,6 +245,7 @@ def measure_seed(settings: Settings, examples: Examples, folder: Path) -> dict[s
         **dataclasses.asdict(evaluation),
         "parameters": build_network(settings.training).count_params(),
         "devices": configure_devices(settings.training).description,
+        "source": source_digest("models.training"),
         "seconds": round(sum(epoch["seconds"] for epoch in history), 1),
         "evaluation_seconds": round(time.monotonic() - started, 1),
         "history": history,

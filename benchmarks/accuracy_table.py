@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks import markdown as markdown_page
+from benchmarks.experiments import recipe_of
 from benchmarks.rows import Row
 
 SEED = "seed"
@@ -53,6 +54,19 @@ class Spread:
 def spread(values: Sequence[float]) -> Spread:
     """Of one value or more."""
     return Spread(len(values), statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None)
+
+
+def times(members: Sequence[Row], unit_s: float, form: str) -> str:
+    """What training took: of several seeds the least and the most, since they were not all measured in the same hour.
+
+    Args:
+        members: rows.
+        unit_s: of the answer, in seconds.
+        form: of a number, in Python's format language.
+    """
+    seconds = [row["seconds"] / unit_s for row in members]
+    bounds = dict.fromkeys(f"{value:{form}}" for value in (min(seconds), max(seconds)))
+    return " to ".join(bounds)
 
 
 def newest(found: Sequence[Row]) -> dict[str, list[Row]]:
@@ -131,7 +145,7 @@ def _result(name: str, members: Sequence[Row]) -> list[object]:
         len(members),
         f"**{spread([row['test_accuracy'] for row in members]).percent()}**",
         shifted,
-        f"{statistics.mean(row['seconds'] for row in members):,.0f}",
+        times(members, 1, ",.0f"),
         f"`{members[-1]['command']}`",
     ]
 
@@ -167,5 +181,5 @@ def _circumstances(row: Row) -> str:
 
 def _experiment(row: Row, **changes: object) -> tuple[object, ...]:
     """What the seeds of one row of the table have in common."""
-    recipe = {**row["hyperparameters"], "seed": 0, **changes}
+    recipe = {**recipe_of(row["hyperparameters"]), "seed": 0, **changes}
     return row["data"]["digest"], row["validation_fraction"], tuple(sorted(recipe.items()))

@@ -158,11 +158,18 @@ def train(
 
 
 def is_recipe(values: Mapping[str, Any], hyperparameters: Hyperparameters) -> bool:
-    """Whether a row's recipe is this one.
+    """Whether a row's recipe is this one; new fields are off by default."""
+    return recipe_of(values) == hyperparameters.to_dict()
 
-    A field that recipes did not have when the row was measured has its default there: new fields are off by default.
+
+def recipe_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A row's recipe with every field that recipes have now: one that it lacks has its default.
+
+    Args:
+        values: the row's. With a field that recipes have no more, they are no recipe of now and stay what they are.
     """
-    return values.keys() <= hyperparameters.to_dict().keys() and Hyperparameters.from_dict(values) == hyperparameters
+    known = Hyperparameters().to_dict()
+    return {**known, **values} if values.keys() <= known.keys() else dict(values)
 
 
 def load_classifier(model_dir: Path) -> Callable[[Any], np.ndarray]:

@@ -86,6 +86,7 @@ def measure(sizes: Sequence[int], rounds: int, work_dir: Path, file: Path) -> No
         "versions": machine.versions(PACKAGES) | {"flink": release.flink_line, "beam_flink_runner": release.beam},
         "command": f"python -m benchmarks.flink --sizes {','.join(map(str, sizes))} --rounds {rounds}",
     }
+    circumstances["series"] = circumstances["date"]
     archives = {size: stages.make_archive(size, work_dir) for size in sizes}
     for round_number in range(1, rounds + 1):
         for size, archive in archives.items():
@@ -119,10 +120,7 @@ def measure_run(archive: Path, folder: Path, jar_dir: Path, task_managers: int) 
     changes: dict[str, Any] = {
         "data": str(archive.absolute()),
         "output_dir": str(folder / "outputs"),
-        "accuracy_floor": 0.0,
-        "accuracy_tolerance": 1.0,
-        "class_recall_floor": 0.0,
-        "latency_budget_s": 60.0,
+        **stages.OPEN_GATE,
     }
     with contextlib.ExitStack() as stack:
         if task_managers:
@@ -163,6 +161,7 @@ def markdown(found: Sequence[Row]) -> str:
         found: content of flink.json; not empty.
     """
     newest = found[-1]
+    found = rows.newest_series(found, ("images", "task_managers"))
     groups: dict[tuple[int, int], list[Row]] = {}
     for row in sorted(found, key=lambda row: (row["images"], row["task_managers"])):
         groups.setdefault((row["images"], row["task_managers"]), []).append(row)

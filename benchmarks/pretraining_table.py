@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks import markdown as markdown_page
 from benchmarks.accuracy_table import spread
+from benchmarks.experiments import recipe_of
 from benchmarks.rows import Row
 
 ARM_NAMES = {
@@ -71,7 +72,7 @@ def groups(rows: Sequence[Row]) -> Groups:
 
 def _experiment(row: Row) -> tuple[Any, ...]:
     """What the rows of one experiment have in common, whatever their arm and seed."""
-    recipe = {name: value for name, value in row["training"].items() if name not in ("seed", "epochs")}
+    recipe = {name: value for name, value in recipe_of(row["training"]).items() if name not in ("seed", "epochs")}
     return row["data"]["digest"], row["epochs"], tuple(sorted(recipe.items()))
 
 

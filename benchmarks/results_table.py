@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -84,13 +83,16 @@ def markdown(found: Sequence[Row]) -> str:
         for members in shown.values()
         for row in members
     }
+    tested = {row["data"]["name"]: row["data"]["test"] for members in shown.values() for row in members}
     rows = [_ours(name, members) for name, members in shown.items()] + [_published(each) for each in PUBLISHED]
     lines = [
         *markdown_page.table(HEADER, rows),
         "",
         "Ours: accuracy of the exported model, mean ± standard deviation over n seeds; trained on "
-        f"{'; '.join(sorted(hardware))}; {'; '.join(sorted(versions))}. `cifar-10-jpeg.zip` holds all 60,000 images "
-        "as JPEG; the others trained on the original ones.",
+        f"{'; '.join(sorted(hardware))}; {'; '.join(sorted(versions))}. Tested on "
+        f"{', '.join(f'{count:,} images ({name})' for name, count in tested.items())}. `cifar-10-jpeg.zip` holds all "
+        "60,000 images as JPEG; the others trained on the original ones. Minutes of several seeds: the least and the "
+        "most.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -104,7 +106,7 @@ def _ours(name: str, members: Sequence[Row]) -> list[object]:
         first["hyperparameters"]["epochs"],
         len(members),
         f"**{accuracy_table.spread([row['test_accuracy'] for row in members]).percent()}**",
-        f"{statistics.mean(row['seconds'] for row in members) / 60:.1f}",
+        accuracy_table.times(members, 60, ".1f"),
         f"`{members[-1]['command']}`",
     ]
 

@@ -54,6 +54,17 @@ def put(file: Path, key: Row, row: Row) -> None:
         os.replace(unfinished, file)
 
 
+def newest_series(found: Sequence[Row], group: Sequence[str]) -> list[Row]:
+    """Leaves out rounds of an earlier measurement that a later one, of fewer rounds, has left in the file.
+
+    Args:
+        found: rows, the oldest first. Those of one measurement have the same `series`.
+        group: fields that tell apart what the rounds are of.
+    """
+    series = {tuple(row.get(name) for name in group): row.get("series") for row in found}  # the last one's stays
+    return [row for row in found if row.get("series") == series[tuple(row.get(name) for name in group)]]
+
+
 def write_table(
     file: Path,
     markdown: Callable[[Sequence[Row]], str],

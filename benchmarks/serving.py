@@ -6,7 +6,8 @@
 
 Writes benchmarks/results/serving.json and, from it, serving.md and serving.png. In each round each combination of
 server, protocol, batch size and concurrency has its turn, and before each server and protocol the model in process has
-its own, so that whatever else the machine does meets both. Client, server and the rest share the machine's cores.
+its own, which they are compared with, so that whatever else the machine does meets both. Client, server and the rest
+share the machine's cores.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from typing import Any
 from benchmarks import load, machine, serving_chart, serving_table
 from benchmarks.load import GRPC, REST, LoadResult, Target
 from benchmarks.spreads import spread
+from pipeline.settings import make_settings, settings_from_environment
 from serving.server_process import PROJECT_ROOT, ServerProcess, server_process
 
 RESULTS_DIR = Path(__file__).parent / "results"
@@ -52,6 +54,9 @@ SERVERS: Mapping[str, Sequence[str]] = {
 ROUNDS = 5
 NUM_IMAGES = 512
 WARM_UP_S = 0.2
+REQUESTS_A_WORKER = 4
+"""At least about so many in a stretch, whatever that takes: a closed loop, and not one burst."""
+
 SERVER_STARTS = 3
 LATER_REQUESTS = 100
 TOLERANCE = 1e-5
@@ -136,7 +141,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             what = f"{model_dir} holds no saved_model.pb" if model_dir else "No model has been pushed"
             print(f"{what}: `make run` trains and pushes one; --model takes the folder of a version.", file=sys.stderr)
             return 1
-        figures = measure(model_dir.resolve(), options.seconds)
+        of_profile = make_settings(*settings_from_environment(os.environ)).profile
+        model = options.model.name if options.model else f"the newest of the profile {of_profile}"
+        figures = measure(model_dir.resolve(), model, options.seconds)
         options.output_dir.mkdir(parents=True, exist_ok=True)
         figures_file.write_text(json.dumps(figures, indent=1) + "\n")
     figures = json.loads(figures_file.read_text())
@@ -149,7 +156,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def newest_pushed_model() -> Path | None:
     """The newest version that the profile in the environment has pushed, as `serving.launch` would serve it."""
-    from pipeline.settings import make_settings, settings_from_environment
     from serving.launch import pushed_versions
 
     serving_dir = make_settings(*settings_from_environment(os.environ)).serving_dir
@@ -157,12 +163,13 @@ def newest_pushed_model() -> Path | None:
     return serving_dir / str(versions[-1]) if versions else None
 
 
-def measure(model_dir: Path, seconds: float) -> dict[str, Any]:
+def measure(model_dir: Path, model: str, seconds: float) -> dict[str, Any]:
     """Measures all cells.
 
     Args:
         model_dir: folder of a SavedModel.
-        seconds: for all stretches of measuring. Slow cells take longer: each worker sends one request or more.
+        model: what it is called in the table.
+        seconds: for all stretches of measuring. Slow cells take longer, see REQUESTS_A_WORKER.
 
     Returns:
         The content of the results file.
@@ -203,8 +210,10 @@ def measure(model_dir: Path, seconds: float) -> dict[str, Any]:
                     rate = {size: in_process[size].add(result) for size, result in reference.items()}
                     for batch_size in BATCH_SIZES:
                         for concurrency in CONCURRENCIES:
+                            images_in_flight = batch_size * concurrency
+                            duration_s = max(stretch_s, REQUESTS_A_WORKER * images_in_flight / rate[batch_size])
                             cpu_s = machine.process_cpu_s(server.pid)
-                            result = run_load(name, protocol, batch_size, concurrency, stretch_s)
+                            result = run_load(name, protocol, batch_size, concurrency, duration_s)
                             cpu_s = machine.process_cpu_s(server.pid) - cpu_s
                             cell = cells.setdefault((name, protocol, batch_size, concurrency), Samples(batch_size))
                             cell.rate_ratios.append(cell.add(result, cpu_s) / rate[max(BATCH_SIZES)])
@@ -218,6 +227,7 @@ def measure(model_dir: Path, seconds: float) -> dict[str, Any]:
         "load_average_1min_after": machine.describe()["load_average_1min"],
         "versions": machine.versions(PACKAGES),
         "settings": {
+            "model": model,
             "seconds": seconds,
             "rounds": ROUNDS,
             "stretch_s": stretch_s,

@@ -34,10 +34,10 @@ def markdown(figures: Mapping[str, Any]) -> str:
         f"doing) and {figures['load_average_1min_after']} in the end. {versions}.",
         "",
         f"`python -m benchmarks.serving --seconds {settings['seconds']:g}`: {settings['rounds']} rounds, in each of "
-        f"which every line has {settings['stretch_s']:.2f} s and is compared with the model in process just before "
-        "it. Client and server share the cores with each other and with TensorFlow. n: requests; latency: of all of "
-        "them; the rest: median of the rounds [least to most]. CPU: processor time of an image, in the client and in "
-        "the server, TensorFlow's included.",
+        f"which every line has {settings['stretch_s']:.2f} s or more and is compared with the model in process, timed "
+        f"before each server and protocol. Model: {settings['model']}. Client and server share the cores with each "
+        "other and with TensorFlow. n: requests; latency: of all of them; the rest: median of the rounds [least to "
+        "most]. CPU: processor time of an image, in the client and in the server, TensorFlow's included.",
         "",
         "## In process",
         "",

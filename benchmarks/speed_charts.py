@@ -60,7 +60,7 @@ def draw_time_to_accuracy(found: Sequence[Row], path: Path) -> None:
         values = [100 * value for value in time_to_accuracy_table.accuracies(row)]
         colour = COLOURS[index % len(COLOURS)]
         axes.plot(minutes, values, "o-", markersize=3, color=colour, label=time_to_accuracy_table.label(row))
-    notebook = time_to_accuracy_table.newest_notebook(found)
+    notebook = time_to_accuracy_table.notebook_of(found[-1], found)
     if notebook is not None:
         best = 100 * max(time_to_accuracy_table.accuracies(notebook))
         axes.axhline(best, color="black", linewidth=1, linestyle="--", label="the notebook's best")

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks import markdown as md
 from benchmarks import spreads
-from benchmarks.rows import Row
+from benchmarks.rows import Row, newest_series
 
 TRAINER = "Trainer"
 
@@ -24,7 +24,8 @@ Runs = dict[tuple[str, int], list[Row]]
 
 
 def runs(found: Sequence[Row]) -> Runs:
-    """The runs among the rows, variants in the order of their first row, sizes ascending."""
+    """The last measurement's runs, variants in the order of their first row, sizes ascending."""
+    found = newest_series(found, ("kind", "variant", "images"))
     variants = list(dict.fromkeys(row["variant"] for row in found))
     groups: Runs = {}
     for row in found:

@@ -29,9 +29,16 @@ def reached(row: Row, accuracy: float) -> int | None:
     return next((epoch for epoch, value in enumerate(accuracies(row), start=1) if value >= accuracy), None)
 
 
-def newest_notebook(found: Sequence[Row]) -> Row | None:
-    """What the others are compared with; None where it was not measured."""
-    return next((row for row in reversed(found) if row["recipe"] == NOTEBOOK), None)
+def notebook_of(row: Row, found: Sequence[Row]) -> Row | None:
+    """What a row is compared with: the notebook's newest on the same data and machine; None where there is none."""
+    notebooks = [other for other in found if other["recipe"] == NOTEBOOK and _where(other) == _where(row)]
+    return notebooks[-1] if notebooks else None
+
+
+def _where(row: Row) -> tuple[object, ...]:
+    """Data (its parts differ by recipe: the notebook holds nothing out), processor and threads of a row."""
+    machine, data = row["machine"], row["data"]
+    return data["name"], data["test"], machine["processor"], machine["cores"], row["threads"]
 
 
 def label(row: Row) -> str:
@@ -47,8 +54,6 @@ def markdown(found: Sequence[Row]) -> str:
     Args:
         found: content of time_to_accuracy.json; not empty.
     """
-    notebook = newest_notebook(found)
-    best = max(accuracies(notebook)) if notebook else None
     lines = [
         *md.table(
             (
@@ -59,7 +64,7 @@ def markdown(found: Sequence[Row]) -> str:
                 "of its time",
                 "",
             ),
-            [_row(row, notebook, best) for row in found],
+            [_row(row, notebook_of(row, found)) for row in found],
         ),
         "",
         "Test accuracy epoch by epoch, for this comparison only: it chose nothing. Seconds are those of training and "
@@ -70,11 +75,12 @@ def markdown(found: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _row(row: Row, notebook: Row | None, best: float | None) -> tuple[object, ...]:
+def _row(row: Row, notebook: Row | None) -> tuple[object, ...]:
     times = seconds(row)
     cells = [label(row), f"{times[-1] / len(times):.1f}", f"{100 * max(accuracies(row)):.2f}"]
-    if notebook is None or best is None:
+    if notebook is None:
         return (*cells, "", "", "")
+    best = max(accuracies(notebook))
     epoch = reached(row, best)
     if epoch is None:
         return (*cells, "not reached", "", "" if len(times) < row["epochs"] else md.verdict(False))

@@ -20,8 +20,8 @@ RAW_FEATURE_SPEC = {
     features.LABEL_KEY: tf.io.FixedLenFeature([], tf.int64),
 }
 
-PARALLEL_BATCHES = len(os.sched_getaffinity(0))
-"""Batches that are made at the same time, and that wait ready: one a core."""
+PARALLEL_BATCHES = min(len(os.sched_getaffinity(0)), 16)
+"""Batches that are made at the same time, and that wait ready: one a core. More than 16 would only fill memory."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -31,6 +31,15 @@ def test_a_row_a_size_and_engine_in_rising_order_with_the_median_of_its_rounds()
     ]
 
 
+def test_rounds_of_an_earlier_measurement_are_left_out():
+    rows = [
+        {**CIRCUMSTANCES, "series": series, "command": "c", "task_managers": 0, "images": 6000, "round": number}
+        | figures(seconds)
+        for series, number, seconds in [("then", 2, 9), ("then", 3, 9), ("now", 1, 1)]
+    ]
+    assert "| 6,000 | direct runner | 1 | 1.0 | 1.0 | 1.0 | 1.0 | 24.0 |" in flink.markdown(rows)
+
+
 def test_every_run_is_kept_as_soon_as_it_is_done(tmp_path, monkeypatch):
     file = tmp_path / "results" / flink.RESULTS_FILE
     runs: list[tuple[int, int]] = []

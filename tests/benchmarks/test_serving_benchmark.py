@@ -1,6 +1,7 @@
 """The benchmark's arithmetic and table; the load generator against servers whose answers and delays are known."""
 
 import http.server
+import itertools
 import json
 import os
 import statistics
@@ -8,9 +9,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import grpc
 import numpy as np
@@ -21,7 +25,7 @@ from PIL import Image
 
 from benchmarks import load, machine, serving, serving_table
 from benchmarks.load import GRPC, REST, LoadResult, Target
-from serving import stubs
+from serving import client, stubs
 
 DELAY_S = 0.02
 BODIES = [b"first", b"second", b"third"]
@@ -169,7 +173,13 @@ def figures(added_s: float, ratio: float) -> dict:
         "machine": machine.describe(),
         "load_average_1min_after": 0.5,
         "versions": machine.versions(["grpcio"]),
-        "settings": {"seconds": 10, "rounds": 5, "stretch_s": 0.1, "server_flags": {"without batching": []}},
+        "settings": {
+            "model": "a model",
+            "seconds": 10,
+            "rounds": 5,
+            "stretch_s": 0.1,
+            "server_flags": {"without batching": []},
+        },
         "in_process": [{"batch_size": 1, **measured}],
         "first_request": {"with warm-up": {"starts": 3, "first_s": spread(0.004), "later_s": spread(0.003)}},
         "served": [
@@ -189,6 +199,95 @@ def test_table_says_which_aims_are_reached(added_s: float, ratio: float, verdict
     aims = [line.split("|")[-2].strip() for line in lines if line.startswith("| concurrency")]
     assert aims == verdicts
     assert "| gRPC | 1 | 1 | 100 | 4.00 | 5.00 | 6.00 |" in "\n".join(lines)
+
+
+class InlineExecutor:
+    """In the place of a process pool."""
+
+    def __init__(self, *_: object) -> None:
+        """Starts nothing."""
+
+    def __enter__(self) -> "InlineExecutor":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Has nothing to stop."""
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> SimpleNamespace:
+        result = function(*arguments)
+        return SimpleNamespace(result=lambda: result)
+
+
+def test_every_cell_is_compared_with_the_model_in_process_of_its_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "saved_model.pb").write_bytes(b"a model")
+    rounds = itertools.count(1)
+    now = {"round": 0}
+    durations: dict[tuple[str, int], float] = {}
+
+    def in_process(predict: object, images: object, batch_size: int, duration_s: float) -> LoadResult:
+        """An image takes 1 ms in the first round and 2 ms in the second."""
+        seconds = max(now["round"], 1) * batch_size / 1e3
+        return LoadResult([seconds] * 4, 4 * seconds, 0.0)
+
+    def served(target: Target, bodies: list[bytes], concurrency: int, duration_s: float) -> LoadResult:
+        """Four times as long, with nothing done at the same time."""
+        batch_size = int(bodies[0])
+        durations[target.protocol, batch_size * concurrency] = duration_s
+        seconds = max(now["round"], 1) * 4 * batch_size / 1e3
+        return LoadResult([seconds] * 2, 2 * seconds, 0.001)
+
+    def begins(*_: object, **__: object) -> None:
+        now["round"] = next(rounds)
+
+    @contextmanager
+    def servers(model_dir: Path) -> Iterator[dict[str, SimpleNamespace]]:
+        yield {"without batching": SimpleNamespace(grpc_address="g", rest_address="r", pid=os.getpid())}
+
+    monkeypatch.setattr(serving, "ROUNDS", 2)
+    monkeypatch.setattr(serving, "SERVERS", {"without batching": ()})
+    monkeypatch.setattr(serving, "BATCH_SIZES", (1, 8))
+    monkeypatch.setattr(serving, "CONCURRENCIES", (1, 32))
+    monkeypatch.setattr(serving, "BODY_MAKERS", dict.fromkeys((GRPC, REST), lambda images: b"%d" % len(images)))
+    monkeypatch.setattr(serving, "ProcessPoolExecutor", InlineExecutor)
+    monkeypatch.setattr(serving, "print", begins, raising=False)
+    monkeypatch.setattr(serving, "running_servers", servers)
+    monkeypatch.setattr(serving, "load_in_process", lambda model_dir: None)
+    monkeypatch.setattr(serving, "check_answers", lambda server, predict, images: None)
+    monkeypatch.setattr(serving, "time_in_process", in_process)
+    monkeypatch.setattr(serving, "first_request", lambda model_dir, images, flags: {})
+    monkeypatch.setattr(load, "run", served)
+
+    found = serving.measure(tmp_path, "a model", seconds=2.4)
+
+    assert found["settings"]["stretch_s"] == pytest.approx(0.1)
+    assert len(found["served"]) == 8
+    for cell in found["served"]:
+        assert cell["requests"] == 4
+        assert cell["images_per_s"]["max"] == pytest.approx(250)
+        assert cell["rate_ratio"] == pytest.approx({"median": 0.25, "min": 0.25, "max": 0.25})
+        size = cell["batch_size"]
+        assert cell["added_latency_s"] == pytest.approx(
+            {"median": 4.5e-3 * size, "min": 3e-3 * size, "max": 6e-3 * size}
+        )
+    assert found["in_process"][1]["images_per_s"]["max"] == pytest.approx(1000)
+    # 8 * 32 images are under way at once and take half a second in the second round: a stretch has four times that.
+    assert durations[GRPC, 1] == pytest.approx(0.1)
+    assert durations[GRPC, 256] == pytest.approx(4 * 256 / 500)
+
+
+@pytest.mark.parametrize(("difference", "raises"), [(1e-6, False), (1e-4, True), (float("nan"), True)])
+def test_a_server_that_answers_otherwise_is_not_timed(difference: float, raises: bool, monkeypatch: pytest.MonkeyPatch):
+    expected = np.full([2, 10], 0.1)
+
+    @contextmanager
+    def connect(address: str, *_: object, **__: object) -> Iterator[SimpleNamespace]:
+        off = difference if address == "r" else 0.0
+        yield SimpleNamespace(predict=lambda images: [SimpleNamespace(probabilities=row + off) for row in expected])
+
+    monkeypatch.setattr(client, "connect", connect)
+    server: Any = SimpleNamespace(grpc_address="g", rest_address="r")
+    with pytest.raises(RuntimeError, match="Over REST, probabilities differ") if raises else nullcontext():
+        serving.check_answers(server, lambda images: expected, [b"", b""])
 
 
 def test_table_only_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

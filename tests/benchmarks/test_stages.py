@@ -162,6 +162,13 @@ def test_the_page_says_which_aims_are_reached(found: list[dict[str, Any]]):
     assert "| `x --help`: under 1 s | now | 0.20 [0.10 to 0.30] s | reached |" in lines
 
 
+def test_rounds_of_an_earlier_measurement_are_left_out(found: list[dict[str, Any]]):
+    later = run_row("now", 60_000, 1, 40.0) | {"series": "later"}
+    lines = stages_table.markdown([*found, later]).splitlines()
+    assert "| now | 60,000 | 1 | 40.0 [40.0 to 40.0] | 5.0 | 0.15 | 1,024 | 12.0 |" in lines
+    assert "| now | 6,000 | 2 | 32.0 [32.0 to 32.0] | 5.0 |  | 1,024 | 12.0 |" in lines
+
+
 def test_chart(found: list[dict[str, Any]], tmp_path: Path):
     speed_charts.draw_stages(found, tmp_path / "chart.png")
     with Image.open(tmp_path / "chart.png") as chart:

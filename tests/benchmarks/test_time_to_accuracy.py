@@ -20,7 +20,8 @@ def row(recipe: str, epochs: int, accuracies: list[float], seconds: float) -> di
         "recipe": recipe,
         "epochs": epochs,
         "history": history,
-        "data": {"name": "cifar-10.zip"},
+        "data": {"name": "cifar-10.zip", "test": 10000},
+        "threads": 2,
         "command": "python -m benchmarks.time_to_accuracy",
         "machine": machine.describe(),
         "versions": {"python": "3.10"},
@@ -43,6 +44,12 @@ def test_the_page_compares_with_the_notebooks_best(accuracies: list[float], cell
     page = time_to_accuracy_table.markdown([NOTEBOOK_ROW, row("cifar10", 3, accuracies, 37.5)])
     assert f"| cifar10, 3 epochs {cells}" in page
     assert "| notebook, 4 epochs | 100.0 | 70.00 | 300 s, epoch 3 | 1.00 |  |" in page
+
+
+@pytest.mark.parametrize("change", [{"data": {"name": "sample.zip", "test": 1000}}, {"threads": 1}])
+def test_a_notebook_on_other_data_or_fewer_cores_is_not_compared_with(change: dict[str, Any]):
+    page = time_to_accuracy_table.markdown([NOTEBOOK_ROW, row("cifar10", 1, [0.9], 37.5) | change])
+    assert "| cifar10, 1 epochs | 37.5 | 90.00 |  |  |  |" in page
 
 
 def test_an_unfinished_training_is_no_verdict():

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -56,13 +57,22 @@ def test_ratios_compare_the_same_round():
     assert found[INPUT, STEP, 128] == {"median": 15, "min": 10, "max": 20}
 
 
-def test_a_contender_is_timed():
-    calls = []
-    timed = Contender(FIT, "seed", 32, lambda: calls.append(sum(range(300_000))))
+def test_a_contender_is_timed(monkeypatch: pytest.MonkeyPatch):
+    now = {"s": 100.0, "cpu_s": 7.0}
+    takes_s = iter((2.0, 4.0))
+
+    def run() -> None:
+        seconds = next(takes_s)
+        now["s"] += seconds
+        now["cpu_s"] += 2 * seconds  # two cores are busy
+
+    clock = SimpleNamespace(perf_counter=lambda: now["s"], process_time=lambda: now["cpu_s"])
+    monkeypatch.setattr(training_rate, "time", clock)
+    timed = Contender(FIT, "seed", 32, run)
     timed.time(640)
     timed.time(640)
-    assert len(calls) == len(timed.images_per_s) == len(timed.images_per_core_s) == 2
-    assert timed.row()["images_per_s"]["max"] == max(timed.images_per_s)
+    assert timed.row()["images_per_s"] == {"median": 240, "min": 160, "max": 320}
+    assert timed.row()["images_per_core_s"] == {"median": 120, "min": 80, "max": 160}
 
 
 @pytest.fixture(scope="module")
