@@ -22,6 +22,7 @@ from serving.answers import (
     VersionStatus,
     describe_tensor,
 )
+from serving.loopback import is_loopback
 from serving.retries import RetryPolicy
 
 _CHANNEL_OPTIONS = (
@@ -48,7 +49,9 @@ class GrpcClient:
         self._model = model
         self._timeout_s = timeout_s
         self._retry_policy = retry_policy or RetryPolicy()
-        self._channel = grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
+        # gRPC would ask the environment's proxy for this machine as well.
+        proxy = ("grpc.enable_http_proxy", int(not is_loopback(address)))
+        self._channel = grpc.insecure_channel(address, options=(*_CHANNEL_OPTIONS, proxy))
         self._predictions = stubs.PredictionServiceStub(self._channel)
         self._models = stubs.ModelServiceStub(self._channel)
 

@@ -20,6 +20,7 @@ from serving.answers import (
     VersionStatus,
     describe_tensor,
 )
+from serving.loopback import is_loopback
 from serving.retries import RetryPolicy
 
 _CODES = {
@@ -63,6 +64,8 @@ class RestClient:
         self._timeout_s = timeout_s
         self._retry_policy = retry_policy or RetryPolicy()
         self._session = requests.Session()
+        # requests would ask the environment's proxy for this machine as well.
+        self._session.trust_env = not is_loopback(base)
 
     def predict(self, images: Sequence[bytes]) -> list[Prediction]:
         """Classify encoded image files in one request.
