@@ -50,13 +50,14 @@ def run(settings: Settings, change: Callable[[Pipeline], None] | None = None) ->
 
 def _run_pipeline(settings: Settings, data: str, started: float, change: Callable[[Pipeline], None] | None) -> None:
     """Build the pipeline, run it with LocalDagRunner, a line a component, and say what came of it."""
-    from pipeline import metadata_store, report
+    from pipeline import metadata_store, removed_artifacts, report
     from pipeline.named_runner import NamedRunner
     from pipeline.pipeline import create_pipeline
 
-    runner = NamedRunner()
     connection = metadata_store.connection(settings)
     metadata_store.prepare(settings, connection)
+    removed_artifacts.forget(settings, connection)
+    runner = NamedRunner(metadata_store.own_pipeline(settings))
     pipeline = create_pipeline(settings, data, metadata_connection=connection)
     if change is not None:
         change(pipeline)

@@ -28,6 +28,11 @@ LOCAL = "local"
 DOCKER_TIMEOUT_S = 10.0
 """How long a Docker daemon may take to answer."""
 
+_EVERY_INTERFACE = (
+    f"{MODEL_SERVER} has no flag for its address: it listens on all of this machine's network interfaces and asks "
+    f"nobody who they are. Where others reach them, use a firewall, or --server {LOCAL}, which is on 127.0.0.1 only."
+)
+
 
 @dataclass(frozen=True)
 class Endpoints:
@@ -154,6 +159,7 @@ def describe(launch: Launch, endpoints: Endpoints) -> str:
         [
             f"Server: {launch.server}, since {launch.reason}.",
             f"  {' '.join([*assignments, shlex.join(launch.command)])}",
+            *([_EVERY_INTERFACE] if launch.server == MODEL_SERVER else []),
             "When it is up, in another terminal (Ctrl-C here stops it):",
             *(f"  {command}" for command in next_commands(endpoints)),
         ]

@@ -1,4 +1,4 @@
-"""Runs the local model server in a process of its own, for tests and benchmarks."""
+"""Runs the local model server in a process of its own for a while: for ServingValidator, tests and benchmarks."""
 
 from __future__ import annotations
 

@@ -7,9 +7,10 @@ from typing import Any
 from tfx import types
 from tfx.components.evaluator import executor as evaluator_executor
 from tfx.types import artifact_utils, standard_component_specs
+from tfx.utils import path_utils
 
 from components.model_report import results
-from components.served_model.presence import holds_model
+from components.served_model.presence import holds_model, says_none
 
 ACCURACY_PROPERTY = "accuracy"
 """Custom property (float) of the evaluation: the candidate's accuracy on the test split, in [0, 1]."""
@@ -30,12 +31,23 @@ class Executor(evaluator_executor.Executor):
         """Evaluate, as TFX's Evaluator does.
 
         Args:
-          input_dict: As TFX's Evaluator has them; a `baseline_model` that is empty counts as none.
+          input_dict: As TFX's Evaluator has them; a `baseline_model` may say that there is none (ServedModel's).
           output_dict: `evaluation`: gets the custom properties `accuracy` and `num_examples`; and `blessing`.
           exec_properties: As TFX's Evaluator has them.
+
+        Raises:
+          FileNotFoundError: The baseline's files are gone.
         """
         key = standard_component_specs.BASELINE_MODEL_KEY
-        inputs = {**input_dict, key: [model for model in input_dict.get(key, []) if holds_model(model)]}
+        baselines = [model for model in input_dict.get(key, []) if not says_none(model)]
+        for model in baselines:
+            if not holds_model(model):
+                raise FileNotFoundError(
+                    f"the last blessed model is gone from {path_utils.serving_model_dir(model.uri)}: nothing says "
+                    "whether the candidate is worse. Copy it back there (the version that it was pushed as holds the "
+                    "same files), or do without it in a run with ALEXNET_ACCURACY_TOLERANCE=1, which forgets it."
+                )
+        inputs = {**input_dict, key: baselines}
         super().Do(inputs, output_dict, exec_properties)
         evaluation = artifact_utils.get_single_instance(output_dict[standard_component_specs.EVALUATION_KEY])
         found = results.load(evaluation.uri)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import filecmp
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -19,6 +21,9 @@ from tfx.utils import io_utils, proto_utils
 
 NEW_PROPERTY = "new"
 """Custom property (int) of the pushed model: whether this push made the version."""
+
+ABANDONED_S = 24 * 3600.0
+"""Age of a staging folder, in seconds, from which a killed push has left it: one under way is younger."""
 
 
 class Executor(pusher_executor.Executor):
@@ -55,10 +60,11 @@ class Executor(pusher_executor.Executor):
         proto_utils.json_to_proto(exec_properties[standard_component_specs.PUSH_DESTINATION_KEY], destination)
         model_path = Path(self.GetModelPath(input_dict))
         base_dir = Path(destination.filesystem.base_directory)
+        # Before the push: after it a failure would leave a version that no run knows of.
+        io_utils.copy_dir(str(model_path), pushed_model.uri)
         before = newest_version(base_dir)
         version_dir = push(model_path, base_dir)
         pushed_model.set_int_custom_property(NEW_PROPERTY, int(version_dir != before))
-        io_utils.copy_dir(str(model_path), pushed_model.uri)
         self._MarkPushed(pushed_model, pushed_destination=str(version_dir), pushed_version=version_dir.name)
 
 
@@ -74,6 +80,7 @@ def push(model_path: Path, base_dir: Path) -> Path:
       smaller). Where the newest version has the same content, it is returned and nothing is written.
     """
     base_dir.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(base_dir)
     newest = newest_version(base_dir)
     if newest is not None and same_content(newest, model_path):
         logging.info("The model is already served as %s.", newest)
@@ -87,7 +94,7 @@ def push(model_path: Path, base_dir: Path) -> Path:
         target = base_dir / str(version)
         os.rename(whole, target)
     finally:
-        shutil.rmtree(staging)
+        shutil.rmtree(staging, ignore_errors=True)  # once the version is there, nothing may fail
     logging.info("Pushed %s.", target)
     return target
 
@@ -97,6 +104,15 @@ def newest_version(base_dir: Path) -> Path | None:
     folders = base_dir.iterdir() if base_dir.exists() else ()
     versions = [path for path in folders if path.is_dir() and path.name.isdecimal()]
     return max(versions, key=lambda path: int(path.name), default=None)
+
+
+def _remove_abandoned(base_dir: Path) -> None:
+    """Remove the staging folders of pushes to this base path that were killed."""
+    own = re.compile(rf"\.{re.escape(base_dir.name)}-[a-z0-9_]+")  # another base path's name may begin with this one's
+    for path in base_dir.parent.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # another push has just finished, or removed it
+            if own.fullmatch(path.name) and time.time() - path.stat().st_mtime > ABANDONED_S:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def same_content(left: Path, right: Path) -> bool:

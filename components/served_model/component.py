@@ -24,8 +24,8 @@ class ServedModel(base_component.BaseComponent):
     """Finds the newest version below a TensorFlow Serving base path: the last model that was blessed and pushed.
 
     For runners that cannot ask ML Metadata for the last blessed model: Kubeflow Pipelines refuses TFX's resolvers. The
-    output `model` is empty where nothing has been pushed yet; our Evaluator takes that for no baseline. What the
-    component finds depends on more than its parameters: its output must not be cached.
+    output `model` says so where nothing has been pushed yet; our Evaluator takes that for no baseline. What is found
+    depends on more than the parameters: the output must not be cached.
     """
 
     SPEC_CLASS = ServedModelSpec

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils
 
 from components.pusher.executor import newest_version
+from components.served_model.presence import NONE_FILE
 
 BASE_DIRECTORY_KEY = "base_directory"
 MODEL_KEY = "model"
@@ -33,7 +35,8 @@ class Executor(base_executor.BaseExecutor):
 
         Args:
             input_dict: Not used.
-            output_dict: `model`: gets the SavedModel and the custom property `version`; neither where there is none.
+            output_dict: `model`: gets the SavedModel and the custom property `version`; where there is none, only the
+                file NONE_FILE.
             exec_properties: `base_directory`.
         """
         self._log_startup(input_dict, output_dict, exec_properties)
@@ -41,6 +44,7 @@ class Executor(base_executor.BaseExecutor):
         newest = newest_version(Path(exec_properties[BASE_DIRECTORY_KEY]))
         if newest is None:
             logging.info("%s holds no version yet.", exec_properties[BASE_DIRECTORY_KEY])
+            io_utils.write_string_file(os.path.join(model.uri, NONE_FILE), "")
             return
         io_utils.copy_dir(str(newest), path_utils.serving_model_dir(model.uri))
         model.set_string_custom_property(VERSION_PROPERTY, newest.name)

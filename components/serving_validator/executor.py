@@ -17,7 +17,7 @@ from tfx import types
 from tfx.dsl.components.base import base_executor
 from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
-from tfx.utils import io_utils, path_utils
+from tfx.utils import path_utils
 
 from components.serving_validator import validation
 from components.serving_validator.validation import Check
@@ -54,15 +54,14 @@ class Executor(base_executor.BaseExecutor):
         """Make the checks.
 
         Args:
-            input_dict: `model` and `examples`.
+            input_dict: `model`, in a folder of this machine: a model server reads local files; and `examples`.
             output_dict: `blessing`: gets the custom property `blessed` (0 or 1), an empty file of the name that says
                 the same, and the checks as JSON.
             exec_properties: `split` and `latency_budget_s`.
         """
         self._log_startup(input_dict, output_dict, exec_properties)
         model = artifact_utils.get_single_instance(input_dict[MODEL_KEY])
-        # A model server reads local files; a remote model is fetched first.
-        model_dir = Path(io_utils.ensure_local(path_utils.serving_model_path(model.uri)))
+        model_dir = Path(path_utils.serving_model_path(model.uri))
         folder = artifact_utils.get_split_uri(input_dict[EXAMPLES_KEY], exec_properties[SPLIT_KEY])
         examples = read_examples(folder, NUM_IMAGES)
         with tempfile.NamedTemporaryFile(suffix=".log") as log:

@@ -111,7 +111,10 @@ def _latency(client: Client, images: Sequence[bytes], budget_s: float) -> Check:
     seconds = []
     for index in range(LATENCY_REQUESTS):
         started = time.perf_counter()
-        client.predict([images[index % len(images)]])
+        try:
+            client.predict([images[index % len(images)]])
+        except ServingError as error:
+            return Check("latency", False, f"request {index + 1} of {LATENCY_REQUESTS}: {error}")
         seconds.append(time.perf_counter() - started)
     median = statistics.median(seconds)
     reached = median <= budget_s

@@ -290,8 +290,11 @@ class ModelManager(Generic[ModelT]):
     def _watch(self) -> None:
         """Looks at the base paths again and again."""
         while self._options.poll_wait_s > 0 and not self._stop.wait(self._options.poll_wait_s):
-            with self._work_lock:
-                self._reconcile()
+            try:
+                with self._work_lock:
+                    self._reconcile()
+            except Exception:  # a watch that ended would leave the server on its versions without a word
+                _LOG.exception("Looking at the base paths failed; the next look is in %g s.", self._options.poll_wait_s)
 
     def _reconcile(self) -> None:
         """Loads what is missing, then unloads what is no longer wanted, where something takes its place."""
@@ -415,9 +418,10 @@ def versions_on_disk(base_path: str) -> dict[int, str]:
 
 def _files(path: str) -> tuple[object, ...]:
     """What is on disk below a folder, to see whether it has changed."""
-    return tuple(
-        (name, os.stat(name).st_size, os.stat(name).st_mtime_ns)
-        for folder, _, names in sorted(os.walk(path))
-        for name in sorted(os.path.join(folder, name) for name in names)
-        if os.path.exists(name)
-    )
+    found = []
+    for folder, _, names in sorted(os.walk(path)):
+        for name in sorted(os.path.join(folder, name) for name in names):
+            with contextlib.suppress(OSError):  # removed since it was listed
+                status = os.stat(name)
+                found.append((name, status.st_size, status.st_mtime_ns))
+    return tuple(found)

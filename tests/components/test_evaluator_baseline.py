@@ -1,7 +1,29 @@
+import re
+
+import pytest
 from tfx.components.evaluator import executor as tfx_evaluator
 from tfx.types import standard_artifacts
 
 from components.evaluator import executor
+from components.served_model.component import ServedModel
+from components.served_model.executor import Executor as ServedModelExecutor
+
+
+class StoppedError(Exception):
+    """Ends what is not tested here."""
+
+
+@pytest.fixture
+def given(monkeypatch):
+    """The inputs that TFX's Evaluator gets."""
+    inputs = []
+
+    def do(_, input_dict, *__):
+        inputs.append(input_dict)
+        raise StoppedError
+
+    monkeypatch.setattr(tfx_evaluator.Executor, "Do", do)
+    return inputs
 
 
 def model(folder, holds=True):
@@ -13,22 +35,34 @@ def model(folder, holds=True):
     return artifact
 
 
-def test_a_baseline_that_is_empty_counts_as_none(tmp_path, monkeypatch):
-    given = []
+def evaluate(tmp_path, baselines):
+    executor.Executor().Do({"model": [model(tmp_path / "candidate")], "baseline_model": baselines}, {}, {})
 
-    class Stopped(Exception):  # noqa: N818 (no error: it ends what is not tested here)
-        pass
 
-    def do(_, input_dict, *__):
-        given.append(input_dict)
-        raise Stopped
+def nothing_served(tmp_path):
+    found = model(tmp_path / "served", holds=False)
+    component = ServedModel(base_directory=str(tmp_path / "serving_model"))
+    ServedModelExecutor().Do({}, {"model": [found]}, dict(component.exec_properties))
+    return found
 
-    monkeypatch.setattr(tfx_evaluator.Executor, "Do", do)
-    candidate, baseline = model(tmp_path / "candidate"), model(tmp_path / "baseline")
-    for baselines in ([baseline], [model(tmp_path / "empty", holds=False)], []):
-        try:
-            executor.Executor().Do({"model": [candidate], "baseline_model": baselines}, {}, {})
-        except Stopped:
-            continue
-    assert [inputs["baseline_model"] for inputs in given] == [[baseline], [], []]
-    assert all(inputs["model"] == [candidate] for inputs in given)
+
+def test_a_candidate_is_compared_with_the_baseline_that_there_is(tmp_path, given):
+    baseline = model(tmp_path / "baseline")
+    with pytest.raises(StoppedError):
+        evaluate(tmp_path, [baseline])
+    assert given[0]["baseline_model"] == [baseline]
+    assert given[0]["model"][0].uri == str(tmp_path / "candidate")
+
+
+@pytest.mark.parametrize("served", [False, True])
+def test_before_any_model_was_blessed_there_is_no_baseline(tmp_path, given, served):
+    with pytest.raises(StoppedError):
+        evaluate(tmp_path, [nothing_served(tmp_path)] if served else [])
+    assert given[0]["baseline_model"] == []
+
+
+def test_a_baseline_whose_files_are_gone_is_an_error(tmp_path, given):
+    lost = model(tmp_path / "lost", holds=False)
+    with pytest.raises(FileNotFoundError, match=re.escape(f"gone from {tmp_path / 'lost' / 'Format-Serving'}")):
+        evaluate(tmp_path, [lost])
+    assert given == []

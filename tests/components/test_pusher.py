@@ -9,7 +9,7 @@ from tfx.proto import pusher_pb2
 from tfx.types import standard_artifacts
 from tfx.utils import proto_utils
 
-from components.pusher.executor import Executor, newest_version, push, same_content
+from components.pusher.executor import ABANDONED_S, Executor, newest_version, push, same_content
 
 
 @pytest.fixture
@@ -134,3 +134,53 @@ def test_executor_pushes_blessed_models_only(saved_model, tmp_path, blessed):
         assert same_content(saved_model, tmp_path / "pushed")
     else:
         assert not (tmp_path / "alexnet").exists()
+
+
+def push_blessed(saved_model, tmp_path):
+    model, pushed_model = standard_artifacts.Model(), standard_artifacts.PushedModel()
+    model.uri, pushed_model.uri = str(saved_model.parent), str(tmp_path / "pushed")
+    destination = pusher_pb2.PushDestination(
+        filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=str(tmp_path / "serving" / "alexnet"))
+    )
+    Executor().Do(
+        {"model": [model]},
+        {"pushed_model": [pushed_model]},
+        {"push_destination": proto_utils.proto_to_json(destination)},
+    )
+
+
+def test_a_version_that_cannot_be_recorded_is_not_served(saved_model, tmp_path, monkeypatch):
+    def disk_full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tfx.utils.io_utils.copy_dir", disk_full)
+    with pytest.raises(OSError, match="No space left"):
+        push_blessed(saved_model, tmp_path)
+    assert not any((tmp_path / "serving").glob("alexnet/*"))
+
+
+def test_a_version_that_is_served_is_recorded_whatever_happens_next(saved_model, tmp_path, monkeypatch):
+    def fail(path, ignore_errors=False):
+        if not ignore_errors:
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("shutil.rmtree", fail)
+    push_blessed(saved_model, tmp_path)
+    assert len(versions(tmp_path / "serving" / "alexnet")) == 1
+
+
+def test_what_killed_pushes_have_left_is_removed_and_nothing_else(saved_model, tmp_path):
+    old, now = time.time() - 2 * ABANDONED_S, time.time()
+    expected = {"alexnet"}
+    for name, changed_s, stays in (
+        (".alexnet-abandone", old, False),
+        (".alexnet-underway", now, True),  # another push
+        (".alexnet-b-abandone", old, True),  # another base path's
+        (".alexnet", old, True),
+        ("alexnet-b", old, True),
+    ):
+        (tmp_path / "serving" / name / "version" / "variables").mkdir(parents=True)
+        os.utime(tmp_path / "serving" / name, (changed_s, changed_s))
+        expected |= {name} if stays else set()
+    push(saved_model, tmp_path / "serving" / "alexnet")
+    assert set(os.listdir(tmp_path / "serving")) == expected

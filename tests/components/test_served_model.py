@@ -3,7 +3,7 @@ from tfx.types import standard_artifacts
 
 from components.served_model.component import ServedModel
 from components.served_model.executor import Executor
-from components.served_model.presence import holds_model
+from components.served_model.presence import holds_model, says_none
 
 
 def look(base_dir, folder):
@@ -30,6 +30,7 @@ def test_the_newest_version_is_copied_to_where_a_model_artifact_has_it(tmp_path)
     assert (tmp_path / "found" / "Format-Serving" / "variables" / "variables.index").exists()
     assert found.get_string_custom_property("version") == "10"
     assert holds_model(found)
+    assert not says_none(found)
 
 
 @pytest.mark.parametrize("exists", [False, True])
@@ -38,4 +39,5 @@ def test_nothing_served_is_no_model(tmp_path, exists):
         (tmp_path / "alexnet" / "not-a-version").mkdir(parents=True)
     found = look(tmp_path / "alexnet", tmp_path / "found")
     assert not holds_model(found)
+    assert says_none(found)
     assert not found.has_custom_property("version")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 
 import numpy as np
 import pytest
@@ -12,8 +13,11 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import proto_utils
 
 from components.pusher.executor import Executor as PusherExecutor
+from components.serving_validator import validation
 from components.serving_validator.executor import CHECKS_FILE, SERVER_LOG_FILE, Executor
 from models import features
+from serving.answers import ServingError
+from serving.grpc_client import GrpcClient
 
 NUM_IMAGES = 20
 
@@ -151,4 +155,24 @@ def test_a_candidate_that_is_too_slow_is_not_pushed(validate):
     assert not blessed
     assert [name for name, check in checks.items() if not check["reached"]] == ["latency"]
     assert "latency_budget_s" in checks["latency"]["finding"]
+    assert versions == []
+
+
+def test_a_candidate_that_fails_under_the_stopwatch_is_not_pushed(validate, monkeypatch):
+    class FailsAtTheThird(GrpcClient):
+        """Answers the batches; of the requests for one image, the third is refused."""
+
+        asked = 0
+
+        def predict(self, images):
+            self.asked += len(images) == 1
+            if self.asked == 3:
+                raise ServingError("RESOURCE_EXHAUSTED", "the queue is full")
+            return super().predict(images)
+
+    monkeypatch.setattr(validation, "GrpcClient", FailsAtTheThird)
+    blessed, checks, versions = validate(Candidate())
+    assert not blessed
+    assert [name for name, check in checks.items() if not check["reached"]] == ["latency"]
+    assert re.search(r"request 3 of \d+: .*the queue is full", checks["latency"]["finding"])
     assert versions == []

@@ -178,3 +178,11 @@ def test_without_a_pushed_version_it_says_what_to_do(programs: Path, pushed: Pat
 def test_a_server_that_is_not_there(programs: Path, pushed: Path, capsys: pytest.CaptureFixture):
     assert launch.main(["--profile", "smoke", "--server", "tensorflow_model_server"]) == 1
     assert "tensorflow_model_server is not on the PATH" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("server", ["tensorflow_model_server", "docker", "local"])
+def test_a_server_that_listens_on_every_interface_says_so(programs: Path, server: str):
+    install(programs, "tensorflow_model_server")
+    install(programs, "docker", docker_script())
+    text = launch.describe(launch.choose(BASE_PATH, Endpoints(), server), Endpoints())
+    assert ("all of this machine's network interfaces" in text) == (server == "tensorflow_model_server")

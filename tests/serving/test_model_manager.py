@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from waiting import wait_until
 
+from serving.local_server import model_manager
 from serving.local_server.model_config import ConfigError, ModelConfig, VersionPolicy
 from serving.local_server.model_manager import ManagerOptions, ModelManager, State, versions_on_disk
 from serving.local_server.status import Code, StatusError
@@ -326,3 +327,42 @@ def test_versions_change_under_requests_without_an_error(base, managers):
         thread.join()
     assert errors == []
     assert 7 in seen
+
+
+def test_an_error_while_looking_does_not_end_the_watch(base, managers, monkeypatch, caplog):
+    push(base, 1)
+    manager = managers(ModelConfig("m", str(base)))
+    failed = threading.Event()
+
+    def fail(base_path: str) -> dict[int, str]:
+        if failed.is_set():
+            return versions_on_disk(base_path)
+        failed.set()
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(model_manager, "versions_on_disk", fail)
+    assert failed.wait(5)
+    push(base, 2)
+    wait_until(lambda: states(manager).get(2) == State.AVAILABLE)
+    assert "Looking at the base paths failed" in caplog.text
+    assert "no room" in caplog.text
+
+
+def test_files_that_are_removed_while_they_are_looked_at(base, managers, monkeypatch):
+    push(base, 1, "broken")
+    (base / "1" / "more").write_text("")
+    manager = managers(ModelConfig("m", str(base)), load_retry_interval_s=3600)
+    look = os.stat
+
+    def look_and_remove(path, *arguments, **named):
+        found = look(path, *arguments, **named)
+        if Path(path).parent == base / "1":
+            for name in ("model", "more"):
+                (base / "1" / name).unlink(missing_ok=True)
+        return found
+
+    monkeypatch.setattr(os, "stat", look_and_remove)
+    wait_until(lambda: not any((base / "1").iterdir()))
+    monkeypatch.undo()
+    (base / "1" / "model").write_text("good now")
+    wait_until(lambda: states(manager) == {1: State.AVAILABLE})
