@@ -19,7 +19,7 @@ ENV GPU=${GPU} RUNTIME=1 PYTHON=/usr/local/bin/python3 UV_NO_CACHE=1 UV_LINK_MOD
 # Only what the environment is made from: edited code does not install it anew.
 COPY pyproject.toml requirements.lock requirements-gpu.lock .python-version ./
 COPY pipeline/environment.py pipeline/
-RUN python3 pipeline/environment.py && rm -rf .tools
+RUN python3 pipeline/environment.py && rm -rf .tools .venv.lock
 COPY . .
 # The user of the final stage may not write bytecode beside the code.
 RUN python3 -m compileall -q components models pipeline serving
@@ -37,6 +37,8 @@ RUN apt-get update \
 COPY --from=build /app /app
 WORKDIR /app
 ENV PATH=/app/.venv/bin:$PATH RUNTIME=1 PYTHONUNBUFFERED=1 PYTHONWARNINGS=ignore::FutureWarning TF_CPP_MIN_LOG_LEVEL=3
+# On the volume: the official archive is downloaded once.
+ENV CIFAR10_CACHE_DIR=/app/outputs/cache
 USER 1000
 VOLUME /app/outputs
 # A run that cannot write where its outputs belong, or whose code does not load, is not healthy.

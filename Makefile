@@ -38,7 +38,7 @@ JSON_FLAG = $(if $(JSON),--json)
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' "$(CURDIR)/Makefile"
 
-run: environment  ## Run the pipeline: PROFILE=sample|seed|cifar10, DATA=path of one's own data
+run: environment  ## Run the pipeline: PROFILE=smoke|sample|seed|cifar10|cifar10_fit|pretrained, DATA=path of one's own data
 	@if [ -d "$(LOCAL_HOME)/$(PIPELINE_NAME)" ]; then verb=update; else verb=create; fi; \
 	$(VENV) tfx pipeline $$verb --engine local --pipeline_path "$(RUNNER)" && \
 	$(VENV) tfx run create --engine local --pipeline_name "$(PIPELINE_NAME)"
@@ -86,7 +86,7 @@ benchmark: environment  ## Measure what fits in a quarter of an hour, and write 
 	@$(VENV) python -m benchmarks.training_rate
 	@$(VENV) python -m benchmarks.stages
 	@$(VENV) python -m benchmarks.untrained --profile smoke --accuracy-floor 0 --output-dir outputs/benchmarks/served
-	@ALEXNET_PROFILE=smoke ALEXNET_DATA= ALEXNET_OUTPUT_DIR=outputs/benchmarks/served $(VENV) python -m benchmarks.serving --seconds 60
+	@ALEXNET_PROFILE=smoke ALEXNET_DATA= ALEXNET_OUTPUT_DIR=outputs/benchmarks/served $(VENV) python -m benchmarks.serving --seconds 120
 	@$(VENV) python -m benchmarks.readme
 
 test: lint  ## Check style and types, and run all tests, two files at a time
@@ -110,7 +110,10 @@ lock:  ## Write requirements.lock anew from pyproject.toml
 	@$(or $(SYSTEM_PYTHON),python3) pipeline/environment.py --lock
 
 clean:  ## Remove what `make run` made
+	@held=$$(find outputs -name .lock ! -exec flock --nonblock {} true \; -print 2>/dev/null); if [ -n "$$held" ]; then \
+		echo "A run is under way (it holds $$held): wait for it, or interrupt it." >&2; exit 1; fi
+	@if [ -e outputs/flink/cluster.json ]; then .venv/bin/python -m pipeline.flink stop; fi
 	rm -rf outputs
 
 distclean: clean  ## Remove .venv and .tools as well
-	rm -rf .venv .tools
+	rm -rf .venv .venv.lock .tools

@@ -10,7 +10,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import zlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -115,21 +117,29 @@ def draw_apart(model: keras.Model, replicas: tf.distribute.Strategy) -> None:
     replicas.run(move_seeds)
 
 
-def check_same_start(workers: tf.distribute.Strategy, epoch: int, state_file: os.PathLike[str]) -> None:
-    """Makes sure that the workers go on from the same epoch.
+def check_same_start(workers: tf.distribute.Strategy, epoch: int, state_file: Path) -> None:
+    """Makes sure that the workers run the same training and go on from the same epoch.
 
     Args:
         workers: the strategy.
         epoch: that this worker's checkpoint ends with; 0 without one.
-        state_file: where this worker looks for it.
+        state_file: where this worker looks for it, in the folder that is named after what defines the training.
 
     Raises:
-        ValueError: another worker has another epoch.
+        ValueError: another worker has another training, or another epoch.
     """
     import tensorflow as tf
 
-    mean = float(workers.reduce("MEAN", workers.run(lambda: tf.constant(float(epoch))), axis=None))
-    if mean != epoch:
+    def all_have(number: int) -> bool:
+        own = workers.run(lambda: tf.constant(float(number), tf.float64))  # adds up numbers of 32 bits without rounding
+        return float(workers.reduce("MEAN", own, axis=None)) == number
+
+    if not all_have(zlib.crc32(state_file.parent.name.encode())):
+        raise ValueError(
+            "The workers do not run the same training: the project, its settings, its data and its environment have to "
+            "be the same on all machines."
+        )
+    if not all_have(epoch):
         raise ValueError(
             f"{state_file} ends with epoch {epoch}, the other workers' with another: the output folder has to be the "
             "same one, on storage that all machines share."

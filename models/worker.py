@@ -139,7 +139,7 @@ def _read_job(job_file: Path) -> dict[str, Any] | None:
 
 def _run_process(job_file: Path) -> tuple[int, str]:
     """Runs this machine's part in a process of its own; returns its exit status and the last line that it printed."""
-    command = [sys.executable, "-m", "models.worker", "--job", str(job_file)]
+    command = [sys.executable, "-m", "models.worker", "--job", str(job_file.absolute())]  # it runs in another folder
     last_line = ""
     with subprocess.Popen(command, cwd=_PROJECT_ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None  # it is a pipe
@@ -173,6 +173,9 @@ def run_job(job_file: Path) -> int:
     try:
         devices.grow_gpu_memory()
         multi_worker.join()
+        # The first worker, which has joined as well, wrote its job before that. Until then the file may have been that
+        # of a run that was killed.
+        job = _read_job(job_file) or job
         from tfx.components.trainer.fn_args_utils import FnArgs
 
         module, _, name = job["function"].rpartition(".")

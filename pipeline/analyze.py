@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from models import features
 from pipeline import console, terminal
+from pipeline.metadata_store import NotFoundError
 from pipeline.settings import DEFAULT_PROFILE, ENVIRONMENT_PREFIX
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def _load(arguments: argparse.Namespace, reference: str) -> tuple[Summary, Resul
     """A run and its results.
 
     Raises:
-        LookupError: there is no such run, or nothing was evaluated in it; says which there are.
+        NotFoundError: there is no such run, or nothing was evaluated in it; says which there are.
     """
     from pipeline import runs  # here, and the next line: they take seconds, and --help should not
 
@@ -72,7 +73,7 @@ def _load(arguments: argparse.Namespace, reference: str) -> tuple[Summary, Resul
     evaluator = run.executions.get("Evaluator")
     if evaluator is None or "evaluation" not in evaluator.outputs:
         evaluated = [str(r.id) for r in runs.runs_of(arguments.output_dir, profile) if _is_evaluated(r)]
-        raise LookupError(
+        raise NotFoundError(
             f"Run {run.id} of profile {profile} ({runs.verdict(run)}) has no evaluation; these have one: "
             f"{', '.join(evaluated) or 'none'}."
         )

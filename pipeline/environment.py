@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import argparse
 import configparser
+import contextlib
+import fcntl
 import hashlib
 import importlib.util
 import json
@@ -45,6 +47,9 @@ GPU_LOCK_NAME = "requirements-gpu.lock"
 """What a GPU needs on top of `requirements.lock`: NVIDIA's CUDA libraries, for TFX 1.21's TensorFlow."""
 
 STAMP_NAME = "environment.json"
+SETUP_LOCK_NAME = ".venv.lock"
+"""Beside `.venv`, which a set-up removes."""
+
 PATH_FILE_NAME = "alexnet-cifar10-tfx.pth"
 
 UV_SETTING_BY_PIP_SETTING = {"index-url": "UV_DEFAULT_INDEX", "cert": "SSL_CERT_FILE", "proxy": "ALL_PROXY"}
@@ -436,6 +441,8 @@ def is_current(project_root: Path, wanted: str | None, gpu: bool = False, runtim
 def set_up(project_root: Path, environ: Mapping[str, str]) -> None:
     """Makes `.venv` anew, unless it is current. The stamp is written last, so that an interrupted set-up is redone.
 
+    A second process waits for the first, and then mostly finds that there is nothing to do.
+
     Raises:
       SetupError: The environment cannot be set up here.
     """
@@ -443,6 +450,44 @@ def set_up(project_root: Path, environ: Mapping[str, str]) -> None:
     gpu, runtime = is_switched_on(environ, "GPU"), is_switched_on(environ, "RUNTIME")
     if is_current(project_root, wanted, gpu, runtime):
         return
+    with setup_lock(project_root):
+        if not is_current(project_root, wanted, gpu, runtime):
+            make_environment(project_root, environ, wanted, named, gpu, runtime)
+
+
+@contextlib.contextmanager
+def setup_lock(project_root: Path) -> Iterator[None]:
+    """Lets one process at a time make `.venv`. The lock ends with the process, however that ends."""
+    with (project_root / SETUP_LOCK_NAME).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("Another process is making .venv: waiting for it", flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def make_environment(
+    project_root: Path,
+    environ: Mapping[str, str],
+    wanted: str | None,
+    named: Sequence[Interpreter],
+    gpu: bool,
+    runtime: bool,
+) -> None:
+    """Makes `.venv` anew, whatever is there.
+
+    Args:
+      project_root: Where it lies.
+      environ: Of this process.
+      wanted: Version of Python, or None for any.
+      named: The interpreter, where one was named.
+      gpu: Whether to add NVIDIA's CUDA libraries.
+      runtime: Whether to leave out what only tests, notebooks and benchmarks need.
+
+    Raises:
+      SetupError: The environment cannot be set up here.
+    """
     start_s = time.monotonic()
     glibc = check_platform(platform.system(), platform.machine(), glibc_version())
     default = (project_root / ".python-version").read_text(encoding="utf-8").strip()

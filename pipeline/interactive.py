@@ -18,7 +18,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.model_report import lineage
 from components.model_report.lineage import Run
 from pipeline import metadata_store, runs
 from pipeline.settings import PROJECT_ROOT, Settings, make_settings, parse_command_line, settings_from_environment
@@ -77,7 +76,7 @@ def context(settings: Settings) -> InteractiveContext:
     connection = metadata_store.connection(settings)
     metadata_store.prepare(settings, connection)
     return InteractiveContext(
-        pipeline_name=settings.pipeline_name,
+        pipeline_name=metadata_store.own_pipeline(settings) or settings.pipeline_name,
         pipeline_root=str(settings.pipeline_root),
         metadata_connection_config=connection,
     )
@@ -109,7 +108,7 @@ def last_run(settings: Settings, *, pushed: bool = False) -> tuple[Settings, Run
 def short_run(settings: Settings, epochs: int = 1) -> Run:
     """Run a profile with a few epochs only, in a folder of its own: something to compare its last run with.
 
-    Nothing is served from there, so its gate lets everything through. Where it has run before, everything is cached.
+    Nothing is served from there, so its gate has no floors. Where it has run before, everything is cached.
 
     Args:
         settings: of the profile, as `start` or `last_run` returned them.
@@ -155,9 +154,10 @@ def text_table(frame: DataFrame, *, index: bool = False) -> Styler:
 
 
 def _last_run(settings: Settings, pushed: bool) -> Run | None:
+    settings = metadata_store.found(settings)
     if not settings.metadata_connection and not settings.metadata_path.is_file():
         return None
-    for candidate in reversed(lineage.list_runs(metadata_store.open_store(settings), settings.pipeline_name)):
+    for candidate in reversed(metadata_store.list_runs(settings)):
         whole = "Pusher" in candidate.executions and not candidate.failed and not candidate.unfinished
         if whole and (not pushed or runs.pushed_version(candidate)):
             return candidate

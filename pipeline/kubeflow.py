@@ -144,6 +144,18 @@ def check(settings: Settings) -> None:
             f"serving_validation is {settings.serving_validation!r}: TFX does not run its InfraValidator on Kubeflow"
             f" Pipelines v2. Use {LOCAL_SERVER!r}."
         )
+    if settings.metadata_connection:
+        raise KubeflowError(
+            f"metadata_connection is {settings.metadata_connection!r}: on Kubeflow, runs are in Kubeflow's own metadata"
+            " store. Leave it empty."
+        )
+    endpoints = [flag for flag in settings.beam.pipeline_args("") if flag.startswith("--job_endpoint=")]
+    host = endpoints[-1].partition("=")[2].rpartition(":")[0] if endpoints else ""  # the last one counts
+    if host == "localhost" or host.startswith("127."):
+        raise KubeflowError(
+            f"beam_job_endpoint is on {host}, which in a step is the step's own container. Give"
+            " ALEXNET_BEAM_JOB_ENDPOINT (--beam-job-endpoint) the host:port of the job server in the cluster."
+        )
 
 
 def data_in_steps(settings: Settings) -> str:

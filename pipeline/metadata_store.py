@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import logging
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -30,6 +31,14 @@ DEFAULT_PORT = 3306
 
 _ATTEMPTS = 5
 _ATTEMPT_S = 1.0
+
+
+class NotFoundError(LookupError):
+    """A run, or what a run makes, is not there; the message says what is, or what makes it."""
+
+
+class ServerError(ConnectionError):
+    """A metadata server cannot be used; the message says why and what to look at."""
 
 
 @dataclass(frozen=True)
@@ -97,12 +106,16 @@ def connection(settings: Settings) -> ConnectionConfig:
     """What a run of the settings connects with, to write; with the password.
 
     Raises:
-        OSError: the password's file cannot be read.
+        ServerError: the password's file cannot be read.
     """
     from components.model_report import lineage
 
     if settings.metadata_connection:
-        return lineage.with_password(Server.parse(settings.metadata_connection).connection())
+        try:
+            return lineage.with_password(Server.parse(settings.metadata_connection).connection())
+        except OSError as error:
+            variable = lineage.PASSWORD_FILE_VARIABLE
+            raise ServerError(f"The file that {variable} names cannot be read: {error}") from error
     from ml_metadata.proto.metadata_store_pb2 import ConnectionConfig, SqliteMetadataSourceConfig
 
     config = ConnectionConfig()
@@ -114,6 +127,9 @@ def connection(settings: Settings) -> ConnectionConfig:
 def prepare(settings: Settings, config: ConnectionConfig) -> None:
     """Make ML Metadata's tables where there are none, and note in the profile's folder where they are.
 
+    Also gives the pipeline a name that no other folder's has on any server: TFX looks up by name what a run may reuse
+    and which model it is compared with, and others run the same profile.
+
     Two runs that begin on an empty database make its tables at once: the one that comes second tries again.
 
     Args:
@@ -121,7 +137,7 @@ def prepare(settings: Settings, config: ConnectionConfig) -> None:
         config: from `connection`.
 
     Raises:
-        ConnectionError: the server cannot be reached, or refuses.
+        ServerError: the server cannot be reached, or refuses.
     """
     from components.model_report import lineage
 
@@ -135,12 +151,11 @@ def prepare(settings: Settings, config: ConnectionConfig) -> None:
             break
         except Exception as error:  # ML Metadata's errors have no narrower class in common
             if attempt == _ATTEMPTS:
-                raise ConnectionError(
-                    f"metadata_connection={settings.metadata_connection!r} cannot be used: {error}. Is the server "
-                    "there, does it have the database, and is METADATA_PASSWORD (or METADATA_PASSWORD_FILE) right?"
-                ) from error
+                raise _unusable(settings, error) from error
             time.sleep(_ATTEMPT_S * attempt)
     note.write_text(f"{settings.metadata_connection}\n")
+    if not settings.pipeline_name_path.exists():
+        settings.pipeline_name_path.write_text(f"{settings.pipeline_name}_{uuid.uuid4().hex[:8]}\n")
 
 
 def found(settings: Settings) -> Settings:
@@ -154,12 +169,24 @@ def open_store(settings: Settings) -> MetadataStore:
 
     Raises:
         FileNotFoundError: there is no SQLite file: the profile has not been run.
+        ServerError: the server cannot be reached, or refuses.
     """
     from components.model_report import lineage
 
-    if settings.metadata_connection:
-        return lineage.open_store(connection(settings))
-    return lineage.open_store(lineage.sqlite_connection(settings.metadata_path))
+    if not settings.metadata_connection:
+        return lineage.open_store(lineage.sqlite_connection(settings.metadata_path))
+    config = connection(settings)
+    try:
+        return lineage.open_store(config)
+    except Exception as error:  # as in `prepare`
+        raise _unusable(settings, error) from error
+
+
+def _unusable(settings: Settings, error: Exception) -> ServerError:
+    return ServerError(
+        f"metadata_connection={settings.metadata_connection!r} cannot be used: {error}. Is the server there, does it "
+        "have the database, and is METADATA_PASSWORD (or METADATA_PASSWORD_FILE) right?"
+    )
 
 
 def list_runs(settings: Settings) -> list[Run]:
@@ -171,7 +198,10 @@ def list_runs(settings: Settings) -> list[Run]:
 
 def own_pipeline(settings: Settings) -> str:
     """The pipeline's name where its metadata may hold other pipelines' as well, else an empty text."""
-    return settings.pipeline_name if settings.metadata_connection else ""
+    if not settings.metadata_connection:
+        return ""
+    path = settings.pipeline_name_path
+    return path.read_text().strip() if path.exists() else settings.pipeline_name
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline import terminal
+from pipeline.metadata_store import NotFoundError
 from pipeline.settings import DEFAULT_PROFILE, ENVIRONMENT_PREFIX
 
 
@@ -41,7 +42,7 @@ def find_report(output_dir: Path, profile: str, reference: str) -> Path:
         reference: As `pipeline.runs.find` takes it.
 
     Raises:
-        LookupError: There is no such run, or it has no report.
+        NotFoundError: There is no such run, or it has no report.
         FileNotFoundError: Its report has been removed.
     """
     from components.model_report.contents import REPORT_FILE  # here, and the next line: --help should not wait
@@ -60,7 +61,7 @@ def find_report(output_dir: Path, profile: str, reference: str) -> Path:
                 raise FileNotFoundError(f"{page} is gone: run {run.id} wrote it. `make run` writes another.")
             return page
     numbers = ", ".join(str(run.id) for run in candidates) or "none"
-    raise LookupError(f"No run of profile {profile} has a report (looked at: {numbers}). `make run` writes one.")
+    raise NotFoundError(f"No run of profile {profile} has a report (looked at: {numbers}). `make run` writes one.")
 
 
 def has_display(environment: Mapping[str, str] = os.environ, platform: str = sys.platform) -> bool:

@@ -8,9 +8,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pipeline import terminal
+from pipeline.metadata_store import ServerError
 
 if TYPE_CHECKING:
     from pipeline.runs import Summary
@@ -47,17 +49,33 @@ def main() -> int:
 
 
 def _list(arguments: argparse.Namespace) -> None:
+    """Print the runs of the profiles that can be read.
+
+    Raises:
+        NotFoundError: there is no run, or none of the profile asked for.
+        ServerError: the runs of some profiles, after all others, cannot be read.
+    """
     from pipeline import runs  # here: it takes half a second, and --help should not
 
-    found = sorted(runs.summaries(arguments.output_dir), key=lambda summary: summary.started_s)
-    if arguments.profile:
-        runs.runs_of(arguments.output_dir, arguments.profile)  # says which profiles there are, where it is none of them
-        found = [summary for summary in found if summary.profile == arguments.profile]
+    found: list[Summary] = []
+    unread: list[str] = []
+    for profile in [arguments.profile] if arguments.profile else runs.profiles(arguments.output_dir):
+        try:
+            found += runs.summaries(arguments.output_dir, profile)
+        except ServerError as error:
+            unread.append(f"Profile {profile}: {error}")
+    found.sort(key=lambda summary: summary.started_s)
     if arguments.last is not None:
         found = found[-arguments.last :] if arguments.last > 0 else []
     if arguments.json:
         terminal.print_json([{"started": s.started.isoformat(), **dataclasses.asdict(s)} for s in found])
-        return
+    elif found or not unread:
+        _print_table(found)
+    if unread:
+        raise ServerError("\n".join(unread))
+
+
+def _print_table(found: Sequence[Summary]) -> None:
     console = terminal.console()
     wide = console.width >= WIDE
     names = WIDE_COLUMNS if wide else NARROW_COLUMNS

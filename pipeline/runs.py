@@ -7,7 +7,6 @@ A run is written as `68` (its number, as `make runs` lists it), as a pushed vers
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from components.model_report import lineage
 from components.model_report.lineage import Execution, Run
 from pipeline import local_run, metadata_store
+from pipeline.metadata_store import NotFoundError
 from pipeline.settings import Settings
 
 LAST = "last"
@@ -87,12 +87,12 @@ def profiles(output_dir: Path) -> dict[str, Settings]:
         runs.
 
     Raises:
-        LookupError: none has been run.
+        NotFoundError: none has been run.
     """
     files = [*output_dir.glob("*/metadata.db"), *output_dir.glob("*/metadata_connection")]
     names = sorted({file.parent.name for file in files})
     if not names:
-        raise LookupError(f"{output_dir} holds no run yet: `make run` makes one.")
+        raise NotFoundError(f"{output_dir} holds no run yet: `make run` makes one.")
     return {name: metadata_store.found(Settings(profile=name, output_dir=str(output_dir))) for name in names}
 
 
@@ -100,11 +100,11 @@ def runs_of(output_dir: Path, profile: str) -> list[Run]:
     """All runs of a profile, the oldest first.
 
     Raises:
-        LookupError: the profile has not been run; says which have.
+        NotFoundError: the profile has not been run; says which have.
     """
     known = profiles(output_dir)
     if profile not in known:
-        raise LookupError(f"{output_dir} holds no run of profile {profile}; there are runs of {', '.join(known)}.")
+        raise NotFoundError(f"{output_dir} holds no run of profile {profile}; there are runs of {', '.join(known)}.")
     return [run for run in metadata_store.list_runs(known[profile]) if run.executions]
 
 
@@ -120,7 +120,7 @@ def find(output_dir: Path, profile: str, reference: str) -> tuple[str, Run]:
         The profile and the run; for a version the run that pushed it first.
 
     Raises:
-        LookupError: there is no such run; says which there are.
+        NotFoundError: there is no such run; says which there are.
     """
     own_profile, _, name = reference.rpartition("/")
     profile = own_profile or profile
@@ -132,23 +132,22 @@ def find(output_dir: Path, profile: str, reference: str) -> tuple[str, Run]:
             return profile, run
     numbers = ", ".join(str(run.id) for run in runs) or "none"
     versions = ", ".join(dict.fromkeys(filter(None, map(pushed_version, runs)))) or "none"
-    raise LookupError(
+    raise NotFoundError(
         f"Profile {profile} has neither run nor version {name!r}. Runs: {numbers}; versions: {versions}. "
         "`make runs` lists the runs of all profiles."
     )
 
 
-def summaries(output_dir: Path) -> Iterator[Summary]:
-    """A line a run, of all profiles, the oldest first within each.
+def summaries(output_dir: Path, profile: str) -> list[Summary]:
+    """A line a run of a profile, the oldest first.
 
     Raises:
-        LookupError: there is none.
+        NotFoundError: the profile has not been run; says which have.
+        ServerError: its runs are on a server that cannot be used.
     """
-    for profile, place in profiles(output_dir).items():
-        runs = runs_of(output_dir, profile)
-        for run in runs:
-            under_way = run is runs[-1] and local_run.in_use(place.profile_dir)
-            yield summarize(profile, run, under_way)
+    runs = runs_of(output_dir, profile)
+    in_use = local_run.in_use(Settings(profile=profile, output_dir=str(output_dir)).profile_dir)
+    return [summarize(profile, run, under_way=in_use and run is runs[-1]) for run in runs]
 
 
 def summarize(profile: str, run: Run, under_way: bool = False) -> Summary:

@@ -79,7 +79,10 @@ class Settings:
     """Test accuracy that a model must reach to be pushed, in [0, 1]."""
 
     accuracy_tolerance: float = 0.0
-    """How much test accuracy a model may lose against the last blessed one, in [0, 1]."""
+    """How much test accuracy a model may lose against the last blessed one, in [0, 1].
+
+    1 allows any loss, and forgets blessed models whose files are gone; otherwise a run without the last one fails.
+    """
 
     class_recall_floor: float = 0.0
     """Recall on the test split that a model must reach in each class, in [0, 1]."""
@@ -135,6 +138,7 @@ class Settings:
         allowed = f"one of {', '.join(SERVING_VALIDATIONS)}"
         self._check("serving_validation", self.serving_validation in SERVING_VALIDATIONS, allowed)
         self._check("latency_budget_s", self.latency_budget_s > 0, "greater than 0")
+        self._check("output_dir", "://" not in str(self.output_dir), "a folder of this machine, not an address")
         if self.metadata_connection:
             Server.parse(self.metadata_connection)
 
@@ -144,7 +148,7 @@ class Settings:
 
     @property
     def pipeline_name(self) -> str:
-        """Name of the TFX pipeline, one by profile."""
+        """Name of the TFX pipeline, one by profile; `metadata_store.own_pipeline` is its name on a server."""
         return f"alexnet_{self.profile}"
 
     @property
@@ -188,6 +192,11 @@ class Settings:
     def metadata_connection_path(self) -> Path:
         """Holds the last run's `metadata_connection`, where it had one: for the commands that look at runs."""
         return self.profile_dir / "metadata_connection"
+
+    @property
+    def pipeline_name_path(self) -> Path:
+        """Holds the pipeline's name on metadata servers, from the first run with one on."""
+        return self.profile_dir / "pipeline_name"
 
     @property
     def checkpoint_dir(self) -> Path:

@@ -7,6 +7,7 @@ links instead, named as `make runs` names the runs: `cifar10/run-68_2026-11-23T0
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import tempfile
 from pathlib import Path
 
 from pipeline import terminal
+from pipeline.metadata_store import NotFoundError, ServerError
 
 REFRESH_S = 10.0
 """How often new runs are looked for. A training that has ended moves from the checkpoints to its artifact."""
@@ -37,7 +39,7 @@ def main() -> int:
 def _serve(arguments: argparse.Namespace) -> None:
     logs = find_logs(arguments.output_dir)
     if not logs:
-        raise LookupError(f"{arguments.output_dir} holds no training log yet: `make run` makes one.")
+        raise NotFoundError(f"{arguments.output_dir} holds no training log yet: `make run` makes one.")
     with tempfile.TemporaryDirectory(prefix="alexnet-tensorboard-") as folder:
         link(logs, Path(folder))
         print(f"{len(logs)} runs below {arguments.output_dir}:", *sorted(logs), sep="\n  ", flush=True)
@@ -67,16 +69,22 @@ def find_logs(output_dir: Path) -> dict[str, Path]:
     Returns:
         `<profile>/run-<number>_<start>` for those that have ended, with `/pretraining` below it for a PreTrainer's;
         `<profile>/under-way_<key>` for those that have not: running now, or to be gone on with by the next run.
+        Of a profile whose metadata server cannot be used, the latter alone.
 
     Raises:
-        LookupError: there is no run at all.
+        NotFoundError: there is no run at all.
     """
     from components.model_report import lineage  # here, and the next line: half a second, and --help should not wait
     from pipeline import metadata_store, runs
 
     logs: dict[str, Path] = {}
     for profile, place in runs.profiles(output_dir).items():
-        for run in metadata_store.list_runs(place):
+        try:
+            found = metadata_store.list_runs(place)
+        except ServerError as error:
+            _warn(f"Profile {profile}: {error}")
+            found = []
+        for run in found:
             for name in TRAINERS:
                 execution = run.executions.get(name)
                 if execution is None or execution.state != lineage.COMPLETE:
@@ -88,6 +96,12 @@ def find_logs(output_dir: Path) -> dict[str, Path]:
         for log in sorted(place.checkpoint_dir.glob("*/tensorboard")):
             logs[f"{profile}/under-way_{log.parent.name[:6]}"] = log
     return logs
+
+
+@functools.cache
+def _warn(message: str) -> None:
+    """Say something once, however often the logs are looked for."""
+    print(f"warning: {message}", file=sys.stderr, flush=True)
 
 
 def link(logs: dict[str, Path], folder: Path) -> None:

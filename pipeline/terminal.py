@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pipeline.metadata_store import NotFoundError, ServerError
 from pipeline.settings import ENVIRONMENT_PREFIX, Settings
 
 if TYPE_CHECKING:
@@ -31,21 +32,24 @@ def argument_parser(module: str, description: str) -> argparse.ArgumentParser:
 
 def add_output_dir(parser: argparse.ArgumentParser) -> None:
     """Add `--output-dir`: as for a run, the environment's, else the default."""
-    output_dir = os.environ.get(f"{ENVIRONMENT_PREFIX}OUTPUT_DIR") or Settings().output_dir
+
+    def folder(path: str) -> Path:  # the name is in argparse's message
+        return Path(Settings(output_dir=path).output_dir).absolute()
+
     parser.add_argument(
         "--output-dir",
-        type=lambda path: Path(path).absolute(),
-        default=Path(output_dir).absolute(),
+        type=folder,
+        default=os.environ.get(f"{ENVIRONMENT_PREFIX}OUTPUT_DIR") or Settings().output_dir,
         help="Where the runs have written what they write: %(default)s.",
     )
 
 
 def run_command(command: Callable[[], None]) -> int:
-    """Run a command and return its exit status: 1, with the message and nothing else, for what it did not find."""
+    """Run a command and return its exit status: 1, with the message and nothing else, for what it cannot find."""
     try:
         command()
-    except (LookupError, FileNotFoundError, ValueError) as error:
-        print(f"error: {error.args[0] if error.args else error}", file=sys.stderr)
+    except (NotFoundError, ServerError, FileNotFoundError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:
         # The reader has seen enough (`| head`). What is left in the buffer goes nowhere, quietly.

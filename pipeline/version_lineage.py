@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pipeline import terminal
+from pipeline.metadata_store import NotFoundError
 
 if TYPE_CHECKING:
     from components.model_report.lineage import Execution, Provenance
@@ -52,7 +53,7 @@ def _find(arguments: argparse.Namespace) -> tuple[str, Provenance]:
     """The profile that pushed the version, and how the version came to be.
 
     Raises:
-        LookupError: no profile has pushed it; says which versions there are.
+        NotFoundError: no profile has pushed it; says which versions there are.
     """
     from components.model_report import lineage  # here, and the next line: half a second, and --help should not wait
     from pipeline import metadata_store, runs
@@ -71,7 +72,7 @@ def _find(arguments: argparse.Namespace) -> tuple[str, Provenance]:
     wanted = [pair for pair in every if arguments.version in (None, pair[0])]
     if not wanted:
         known = "; ".join(f"{profile}: {', '.join(versions) or 'none'}" for profile, versions in pushed.items())
-        raise LookupError(
+        raise NotFoundError(
             f"No run has pushed version {arguments.version or 'any'}. "
             f"Pushed versions below {arguments.output_dir}: {known or 'none'}."
         )

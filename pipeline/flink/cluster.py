@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,7 +21,7 @@ from typing import Any
 
 import requests
 
-from pipeline.flink.jars import FlinkError
+from pipeline.flink.jars import NO_JAVA, FlinkError
 
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 180.0
@@ -41,6 +42,8 @@ MAIN_CLASSES = {
     "job-server": "org.apache.beam.runners.flink.FlinkJobServerDriver",
 }
 
+PROC = Path("/proc")
+_KERNEL_THREAD = 0x0020_0000  # PF_KTHREAD of a process's flags: it never has a command line
 _STATE_FILE = "cluster.json"
 _DIRECT_MIB = 320
 _METASPACE_MIB = 256
@@ -113,9 +116,12 @@ class Cluster:
         """Starts all processes and returns when the cluster takes jobs.
 
         Raises:
-            FlinkError: A port is taken, or a process ended or was not ready in time; nothing is left running.
+            FlinkError: There is no Java, a port is taken, or a process ended or was not ready in time; nothing is left
+                running.
         """
         _check_free(self.ports)
+        if shutil.which("java") is None:
+            raise FlinkError(NO_JAVA)
         self._write_configuration()
         try:
             self._spawn("job-manager", "job-manager", "--configDir", str(self.folder / "conf"))
@@ -164,16 +170,21 @@ class Cluster:
         Raises:
             requests.RequestException: The job manager does not answer, or refuses.
         """
-        response = requests.get(f"http://{HOST}:{self.ports.rest}/{path}", timeout=10)
+        with requests.Session() as session:
+            session.trust_env = False  # a proxy in the environment is not for this machine
+            response = session.get(f"http://{HOST}:{self.ports.rest}/{path}", timeout=10)
         response.raise_for_status()
         return response.json()
 
     def _is_ours(self, pid: int) -> bool:
         """Whether a process is one of this cluster's and runs: its number may be another's by now."""
-        process = Path(f"/proc/{pid}")
+        process = PROC / str(pid)
         try:
             while not (command := (process / "cmdline").read_bytes()):
-                if (process / "stat").read_text().rpartition(")")[2].split()[0] in "ZX":  # ended; nobody asked how
+                state, *numbers = (process / "stat").read_text().rpartition(")")[2].split()
+                if int(numbers[5]) & _KERNEL_THREAD:
+                    return False
+                if state in "ZX":  # ended; nobody asked how
                     with contextlib.suppress(ChildProcessError):  # started by another process
                         os.waitpid(pid, 0)
                     return False

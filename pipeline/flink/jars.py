@@ -28,6 +28,8 @@ FLINK_LINE = "1.19"
 OLDEST_RUNNER = "2.62.0"
 """For an older Beam. A job server need not be as old as the Python SDK: the protocol between them is kept."""
 
+NO_JAVA = "java is not on the PATH: install Java 17 (Debian, Ubuntu: apt-get install openjdk-17-jre-headless)"
+
 FETCH_TIMEOUT_S = 1800.0
 """About 160 files, 160 MB."""
 
@@ -80,7 +82,7 @@ def jar_dir(release: Release, cache_dir: Path | None = None) -> Path:
 def missing(release: Release, cache_dir: Path | None = None) -> str | None:
     """Says what keeps Flink from running here and what to do, None where nothing does."""
     if shutil.which("java") is None:
-        return "java is not on the PATH: install Java 17 (Debian, Ubuntu: apt-get install openjdk-17-jre-headless)"
+        return NO_JAVA
     folder = jar_dir(release, cache_dir)
     return None if folder.is_dir() else f"the jars of {release} are not in {folder}: `make flink-fetch` gets them"
 

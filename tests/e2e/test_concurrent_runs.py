@@ -89,7 +89,7 @@ def test_a_folder_that_another_process_uses_is_refused_and_left_alone(small_data
 def test_two_runs_on_one_server_are_both_whole(small_data, tmp_path, monkeypatch):
     monkeypatch.setenv("METADATA_PASSWORD", metadata_servers.PASSWORD)
     with metadata_servers.mariadb() as url:
-        # One pipeline, so that they also make and look for the same types and contexts; a folder each.
+        # One profile, so that they also make and look for the same types; a folder each.
         commands = [small(small_data, tmp_path / name, metadata_connection=url) for name in ("one", "other")]
         ended = run_at_once(commands)
         assert [status for status, _ in ended] == [0, 0], ended
@@ -100,11 +100,11 @@ def test_two_runs_on_one_server_are_both_whole(small_data, tmp_path, monkeypatch
             assert f"version {version} in" in output
             place = runs.profiles(Path(command["output_dir"]))["smoke"]
             assert place.metadata_connection == url
-            found = metadata_store.list_runs(place)
-            assert len({run.name for run in found}) == 2
-            for run in found:
-                assert_whole(run)
-            assert version in lineage.pushed_versions(metadata_store.open_store(place), settings.pipeline_name)
+            (run,) = metadata_store.list_runs(place)
+            assert_whole(run)
+            assert "baseline_model" not in run.executions["Evaluator"].inputs  # it would be the other's
+            pushed = lineage.pushed_versions(metadata_store.open_store(place), metadata_store.own_pipeline(place))
+            assert list(pushed) == [version]
             assert not settings.metadata_path.exists()
             (report,) = settings.pipeline_root.glob("ModelReport/report/*/report.html")
             assert "its seconds are those of the run that did the work" in report.read_text()  # read from the server

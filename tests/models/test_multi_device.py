@@ -8,6 +8,9 @@ import signal
 import socket
 import subprocess
 import sys
+import types
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -336,3 +339,56 @@ def test_a_batch_falls_into_equal_parts(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(devices.Devices, "num_replicas", 2)
     with pytest.raises(ValueError, match="batch_size is 33; it has to be a multiple of 2"):
         fitting.compile_for_fit(None, recipe, devices.configure_devices(recipe), 1)
+
+
+class OtherWorker:
+    """Stands in for the strategy of two workers, one of which is the test."""
+
+    def __init__(self, key: str, epoch: int) -> None:
+        self._numbers = iter([zlib.crc32(key.encode()), epoch])
+
+    def run(self, function: Callable[[], Any]) -> Any:
+        return function()
+
+    def reduce(self, how: str, value: Any, axis: None) -> Any:
+        assert how == "MEAN"
+        return (value + next(self._numbers)) / 2
+
+
+def test_workers_with_another_training_or_epoch_do_not_start():
+    state_file = Path("checkpoints/0123/state.npz")
+    multi_worker.check_same_start(OtherWorker("0123", 2), 2, state_file)
+    with pytest.raises(ValueError, match="do not run the same training"):
+        multi_worker.check_same_start(OtherWorker("4567", 2), 2, state_file)
+    with pytest.raises(ValueError, match=r"0123/state\.npz ends with epoch 2, the other workers' with another"):
+        multi_worker.check_same_start(OtherWorker("0123", 0), 2, state_file)
+
+
+def test_a_worker_takes_the_job_that_is_there_once_all_have_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    job_file = tmp_path / worker.JOB_FILE
+
+    def job(train_files: str) -> str:
+        arguments: dict[str, Any] = dict.fromkeys(worker.FN_ARGS)
+        return json.dumps(
+            {"id": "1", "function": "models.training.run_fn", "fn_args": arguments | {"train_files": [train_files]}}
+        )
+
+    taken = []
+    job_file.write_text(job("of a run that was killed"))
+    monkeypatch.setattr(multi_worker, "join", lambda: job_file.write_text(job("of the first worker")))
+    monkeypatch.setattr(training, "run_fn", lambda arguments: taken.extend(arguments.train_files))
+    assert worker.run_job(job_file) == 0
+    assert taken == ["of the first worker"]
+
+
+def test_a_worker_may_be_given_a_relative_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    started: list[list[str]] = []
+
+    def start(command: list[str], **_: Any) -> "subprocess.Popen[str]":
+        started.append(command)
+        return subprocess.Popen(["true"], stdout=subprocess.PIPE, text=True)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(worker, "subprocess", types.SimpleNamespace(Popen=start, PIPE=subprocess.PIPE))
+    worker._run_process(Path("checkpoints") / worker.JOB_FILE)
+    assert started[0][-1] == str(tmp_path / "checkpoints" / worker.JOB_FILE)

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import time
+from concurrent import futures
 from pathlib import Path
 
 import pytest
@@ -415,3 +416,14 @@ def test_errors_are_one_line_on_stderr_and_fail(monkeypatch, capfd, tmp_path):
     assert written.out == ""
     assert written.err.startswith("error: PYTHON=2.7 is not supported")
     assert written.err.count("\n") == 1
+
+
+def test_of_two_set_ups_at_once_one_waits_and_finds_the_others(project, environ, capfd):
+    uv = Path(environ["PATH"].partition(":")[0]) / "uv"
+    write_executable(uv, uv.read_text().replace('case "$1 $2" in', '[ "$1" = venv ] && sleep 1\ncase "$1 $2" in'))
+    with futures.ThreadPoolExecutor() as pool:
+        for done in [pool.submit(environment.set_up, project, environ) for _ in range(2)]:
+            done.result()
+    assert [command.split()[0] for command in commands(environ)] == ["venv", "pip"]
+    assert "Another process is making .venv: waiting for it" in capfd.readouterr().out
+    assert environment.is_current(project, None)

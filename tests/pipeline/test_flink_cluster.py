@@ -5,8 +5,10 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from concurrent import futures
 from dataclasses import asdict
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import grpc
@@ -177,3 +179,40 @@ def test_the_worker_command_runs_the_python_that_it_is_told(tmp_path):
     environment = os.environ | {"BEAM_PYTHON": str(python)}
     done = subprocess.run([script, "--id=1"], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [str(PROJECT_ROOT), "-m pipeline.flink.worker --id=1"]
+
+
+class JobManager(BaseHTTPRequestHandler):
+    """Says at every path that there is one task manager."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b'{"taskmanagers": 1}')
+
+
+def test_the_job_manager_is_asked_without_the_environments_proxy(tmp_path, monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, f"http://{HOST}:9")  # nobody listens there
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with HTTPServer((HOST, 0), JobManager) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        ports = Ports(**(asdict(Ports.free()) | {"rest": server.server_port}))
+        assert Cluster(tmp_path, tmp_path, ports).overview() == {"taskmanagers": 1}
+
+
+@pytest.mark.timeout(20)
+def test_a_kernel_thread_that_got_a_dead_processs_number_is_not_waited_for(tmp_path, monkeypatch):
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7" / "cmdline").touch()
+    flags = 0x0420_8040  # as Linux shows a kworker's
+    (tmp_path / "7" / "stat").write_text(f"7 (kworker/0:0H) I 2 0 0 0 -1 {flags} 0 0\n")
+    monkeypatch.setattr(cluster_module, "PROC", tmp_path)
+    cluster = Cluster(tmp_path, tmp_path, pids={"task-manager-1": 7})
+    assert cluster.task_managers == []
+
+
+def test_without_java_it_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(FlinkError, match="java is not on the PATH: install Java 17"):
+        Cluster(tmp_path, tmp_path, Ports.free()).start()

@@ -119,7 +119,7 @@ def test_runs_the_smoke_profile_where_there_is_no_run(settings, commands, monkey
     )
 
 
-def test_a_short_run_has_a_folder_of_its_own_and_no_gate(settings, commands, tmp_path):
+def test_a_short_run_has_a_folder_of_its_own_and_no_floors(settings, commands, tmp_path):
     with pytest.raises(RuntimeError, match=f"{tmp_path}/notebooks/epochs_3/sample"):
         interactive.short_run(settings, epochs=3)
     (command,) = commands
@@ -151,3 +151,10 @@ def test_texts_begin_at_the_left():
     assert all("text-align: left" in html and "NOT_FOUND" in html for html in (with_index, without))
     assert "no such version" in with_index
     assert "no such version" not in without
+
+
+def test_finds_the_last_run_on_the_server_that_it_was_noted_on(settings, runs_in_database, commands):
+    runs_in_database(run_of(1, pusher("17")))
+    settings.metadata_path.unlink()
+    settings.metadata_connection_path.write_text("mysql://tfx@metadata.example/runs\n")
+    assert interactive.last_run(settings) == (settings, run_of(1, pusher("17")))

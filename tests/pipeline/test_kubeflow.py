@@ -203,3 +203,19 @@ def test_data_that_the_steps_can_reach_is_taken_as_it_is(data):
 def test_a_specification_has_to_be_named_yaml(tmp_path):
     with pytest.raises(KubeflowError, match=r"pipeline\.json: .* ends in \.yaml"):
         kubeflow.compile_pipeline(make_settings("smoke", IN_CLUSTER), tmp_path / "pipeline.json")
+
+
+def test_what_only_this_machine_can_reach_is_refused():
+    def check(**changes):
+        kubeflow.check(make_settings("smoke", IN_CLUSTER | changes))
+
+    with pytest.raises(KubeflowError, match=r"metadata_connection is 'mysql://tfx@db/runs'"):
+        check(metadata_connection="mysql://tfx@db/runs")
+    for runner in ("flink", "spark"):
+        with pytest.raises(KubeflowError, match=r"beam_job_endpoint is on 127\.0\.0\.1.*ALEXNET_BEAM_JOB_ENDPOINT"):
+            check(beam_runner=runner)
+        with pytest.raises(KubeflowError, match="beam_job_endpoint is on localhost"):
+            check(beam_runner=runner, beam_job_endpoint="localhost:8099")
+        check(beam_runner=runner, beam_job_endpoint="flink.beam:8099")
+        check(beam_runner=runner, beam_pipeline_args="--job_endpoint=flink.beam:8099")
+    check()

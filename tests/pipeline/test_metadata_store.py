@@ -6,11 +6,18 @@ import logging
 import pytest
 from ml_metadata.proto.metadata_store_pb2 import ConnectionConfig
 from run_records import RunRecords, add_whole_run
+from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
+from tfx.dsl.components.common.resolver import Resolver
+from tfx.dsl.input_resolution.strategies.latest_artifact_strategy import LatestArtifactStrategy
+from tfx.orchestration.pipeline import Pipeline
+from tfx.types import Channel
+from tfx.types.standard_artifacts import Schema
 
 from components.model_report import lineage
 from pipeline import metadata_store, runs
 from pipeline.metadata_store import Server
-from pipeline.settings import make_settings
+from pipeline.named_runner import NamedRunner
+from pipeline.settings import PROJECT_ROOT, make_settings
 
 URL = "mysql://tfx@metadata.example:3307/runs"
 
@@ -121,3 +128,62 @@ def test_a_password_is_in_no_log_record(password, caplog):
     assert "5% done" in caplog.text
     logging.info("afterwards %s", password)
     assert password in caplog.text
+
+
+NO_SERVER = "mysql://tfx@127.0.0.1:1/runs"
+
+
+def test_who_reads_learns_what_is_wrong_with_a_server(tmp_path):
+    settings = make_settings("smoke", {"output_dir": str(tmp_path), "metadata_connection": NO_SERVER})
+    with pytest.raises(metadata_store.ServerError, match=r"127\.0\.0\.1:1/runs' cannot be used: .*METADATA_PASSWORD"):
+        metadata_store.open_store(settings)
+
+
+def test_a_passwords_file_that_is_not_there_is_named(tmp_path, monkeypatch):
+    monkeypatch.delenv("METADATA_PASSWORD", raising=False)
+    monkeypatch.setenv("METADATA_PASSWORD_FILE", str(tmp_path / "absent"))
+    settings = make_settings("smoke", {"output_dir": str(tmp_path), "metadata_connection": NO_SERVER})
+    with pytest.raises(metadata_store.ServerError, match=rf"METADATA_PASSWORD_FILE names .*'{tmp_path}/absent'"):
+        metadata_store.open_store(settings)
+
+
+def test_a_profile_has_a_name_of_its_own_in_each_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(lineage, "open_store", lambda config: None)
+
+    def name_in(folder):
+        settings = make_settings("smoke", {"output_dir": str(tmp_path / folder), "metadata_connection": URL})
+        settings.profile_dir.mkdir(parents=True, exist_ok=True)
+        metadata_store.prepare(settings, metadata_store.connection(settings))
+        return metadata_store.own_pipeline(settings)
+
+    names = [name_in(folder) for folder in ("one", "other", "one")]
+    assert names[0] == names[2] != names[1]
+    assert all(name.startswith("alexnet_smoke_") for name in names)
+
+
+def test_pipelines_that_were_given_names_share_neither_cache_nor_artifacts(tmp_path):
+    config = ConnectionConfig()
+    config.sqlite.filename_uri = str(tmp_path / "metadata.db")
+    config.sqlite.connection_mode = 3  # READWRITE_OPENCREATE
+
+    def run(name):
+        last_schema = Resolver(strategy_class=LatestArtifactStrategy, schema=Channel(type=Schema)).with_id("LastSchema")
+        schema_gen = ImportSchemaGen(schema_file=str(PROJECT_ROOT / "data" / "schema.pbtxt"))
+        schema_gen.add_upstream_node(last_schema)
+        runner = NamedRunner(name)
+        runner.run(
+            Pipeline(
+                "alexnet_smoke",
+                str(tmp_path / "artifacts"),
+                components=[last_schema, schema_gen],
+                enable_cache=True,
+                metadata_connection_config=config,
+            )
+        )
+        found = lineage.run_named(lineage.open_store(config), runner.run_name)
+        assert found.pipeline == name
+        return "schema" in found.executions["LastSchema"].outputs, found.executions["ImportSchemaGen"].cached
+
+    assert run("alexnet_smoke_1") == (False, False)
+    assert run("alexnet_smoke_2") == (False, False)
+    assert run("alexnet_smoke_1") == (True, True)

@@ -8,7 +8,7 @@ import pytest
 from run_records import Component, RunRecords, add_whole_run, example_gen, trainer
 
 from components.model_report import lineage
-from pipeline import run_history, runs, version_lineage
+from pipeline import run_history, runs, terminal, version_lineage
 from pipeline.settings import Settings
 
 
@@ -57,7 +57,7 @@ def command(written, monkeypatch, capsys):
 
 def test_each_run_says_what_became_of_it(written):
     output_dir, numbers = written
-    found = {summary.run: summary for summary in runs.summaries(output_dir) if summary.profile == "smoke"}
+    found = {summary.run: summary for summary in runs.summaries(output_dir, "smoke")}
     by_name = {name: found[number] for name, number in numbers.items()}
     assert {name: summary.verdict for name, summary in by_name.items()} == {
         "blessed": "blessed",
@@ -87,7 +87,7 @@ def test_a_run_that_holds_its_folder_is_under_way(written):
     lock = Settings(profile="smoke", output_dir=str(output_dir)).profile_dir / ".lock"
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        verdicts = {s.run: s.verdict for s in runs.summaries(output_dir) if s.profile == "smoke"}
+        verdicts = {s.run: s.verdict for s in runs.summaries(output_dir, "smoke")}
     assert verdicts[numbers["killed"]] == "under way: Cifar10ExampleGen"
     assert verdicts[numbers["failed"]] == "failed in Trainer"
 
@@ -187,3 +187,34 @@ def test_the_runs_are_those_that_the_reader_reads(written):
     last = runs.last_run(Settings(profile="smoke", output_dir=str(output_dir)))
     assert last["Cifar10ExampleGen"].state == lineage.UNFINISHED
     assert [run.id for run in runs.runs_of(output_dir, "smoke")] == list(numbers.values())
+
+
+def test_a_server_that_is_not_there_hides_only_the_runs_on_it(tmp_path, monkeypatch, capsys):
+    add_whole_run(RunRecords(tmp_path / "smoke" / "metadata.db"), "100")
+    (tmp_path / "sample").mkdir()
+    (tmp_path / "sample" / "metadata_connection").write_text("mysql://tfx@127.0.0.1:1/runs\n")
+
+    def listed(*arguments):
+        monkeypatch.setattr(sys, "argv", ["command", "--output-dir", str(tmp_path), "--json", *arguments])
+        status = run_history.main()
+        shown = capsys.readouterr()
+        return status, [run["version"] for run in json.loads(shown.out)], shown.err
+
+    status, versions, error = listed()
+    assert (status, versions) == (1, ["100"])
+    assert error.startswith("error: Profile sample: metadata_connection='mysql://tfx@127.0.0.1:1/runs' cannot be used")
+    assert listed("--profile", "smoke") == (0, ["100"], "")
+
+
+def test_a_mistake_in_a_command_is_not_taken_for_something_that_is_not_there(capsys, tmp_path):
+    with pytest.raises(KeyError):
+        terminal.run_command(lambda: {"100": None}["200"])
+    assert terminal.run_command(lambda: (tmp_path / "absent").unlink()) == 1
+    assert capsys.readouterr().err == f"error: [Errno 2] No such file or directory: '{tmp_path}/absent'\n"
+
+
+def test_an_address_is_no_output_folder(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["command", "--output-dir", "gs://bucket/runs"])
+    with pytest.raises(SystemExit):
+        run_history.main()
+    assert "--output-dir: invalid folder value: 'gs://bucket/runs'" in capsys.readouterr().err

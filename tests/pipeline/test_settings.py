@@ -150,3 +150,8 @@ def test_help_imports_nothing_heavy_and_answers_at_once():
     assert "--accuracy-floor" in shown
     assert "--learning-rate" in shown
     assert time.monotonic() - started < 3  # under 1 s on a quiet machine
+
+
+def test_an_address_is_no_output_folder():
+    with pytest.raises(ValueError, match=r"Settings\.output_dir is 'gs://bucket/runs'; it has to be a folder"):
+        make_settings("smoke", {"output_dir": "gs://bucket/runs"})

@@ -89,3 +89,12 @@ def test_without_a_log_it_says_what_makes_one(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["tensorboard", "--output-dir", str(tmp_path)])
     assert tensorboard.main() == 1
     assert "holds no run yet: `make run` makes one" in capsys.readouterr().err
+
+
+def test_a_server_that_is_not_there_hides_only_the_runs_on_it(output_dir, capsys):
+    folder, _ = output_dir
+    (folder / "sample").mkdir()
+    (folder / "sample" / "metadata_connection").write_text("mysql://tfx@127.0.0.1:1/runs\n")
+    assert len(tensorboard.find_logs(folder)) == 3
+    tensorboard.find_logs(folder)
+    assert capsys.readouterr().err.count("warning: Profile sample: ") == 1  # and not at each look
