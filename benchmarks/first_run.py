@@ -31,6 +31,8 @@ RESULTS_FILE = "first_run.json"
 SET_UP, RUN = "make environment", "make run"
 COMMANDS = (SET_UP, RUN, RUN)
 HEADER = ("profile", "setting up, s", "first run, s", "second run, s", "test accuracy", "commit")
+NOT_THE_CLONES = ("DATA", "GPU", "MAKEFLAGS", "PYTHON", "PYTHONPATH", "RUNTIME", "VIRTUAL_ENV")
+"""Variables of the calling shell that a new user's has not: other data, another Python, another environment."""
 
 
 class FirstRunError(RuntimeError):
@@ -76,9 +78,11 @@ def measure(profile: str, project: Path = PROJECT_ROOT) -> dict[str, Any]:
     Raises:
         FirstRunError: a command failed, or a run printed no accuracy.
     """
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(ENVIRONMENT_PREFIX)}
-    # A virtual environment that is active here is not the clone's.
-    environment = {name: value for name, value in environment.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH")}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(ENVIRONMENT_PREFIX) and name not in NOT_THE_CLONES
+    }
     environment["PROFILE"] = profile
     with tempfile.TemporaryDirectory() as folder:
         clone = Path(folder) / "clone"
@@ -132,6 +136,7 @@ def markdown(found: Sequence[rows.Row]) -> str:
             for row in found
         ],
     )
+    lines += ["", "Setting up takes packages from the installer's cache where it has them, and downloads the others."]
     for row in found:
         lines += ["", f"`{row['command']}`, n = 1: {md.origin(row)}"]
     return "\n".join(lines) + "\n"

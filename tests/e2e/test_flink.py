@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow_transform as tft
 from tensorflow_data_validation import load_stats_binary
 from tensorflow_metadata.proto.v0 import statistics_pb2
 from tfx.orchestration.local.local_dag_runner import LocalDagRunner
@@ -23,6 +24,8 @@ from tfx.orchestration.pipeline import RunOptions
 
 from benchmarks import untrained
 from components.model_report import results
+from models import input_pipeline
+from models.input_pipeline import LabeledImages
 from pipeline import local_run, runs
 from pipeline.flink import jars
 from pipeline.flink.cluster import Cluster, running_cluster
@@ -156,6 +159,19 @@ def test_the_transform_graph_is_the_same(direct_run, flink_run):
     )
     assert direct == flink
     assert flink
+    examples = input_pipeline.read_examples([f"{_folder(direct_run, 'Cifar10ExampleGen', 'examples')}/Split-test/*"])
+    expected, found = (_transformed(run, examples) for run in (direct_run, flink_run))
+    assert expected.images.std() > 0.1  # constant pictures would prove nothing
+    np.testing.assert_array_equal(found.images, expected.images)
+    np.testing.assert_array_equal(found.labels, expected.labels)
+
+
+def _transformed(run: dict[str, runs.Execution], examples: LabeledImages) -> LabeledImages:
+    """The first images as a run's Transform graph makes them, as NumPy arrays."""
+    output = tft.TFTransformOutput(str(_folder(run, "Transform", "transform_graph")))
+    graph = input_pipeline.load_transform_graph(output.transform_savedmodel_dir)
+    images, labels = input_pipeline.transform(graph, examples.images[:64], examples.labels[:64])
+    return LabeledImages(images.numpy(), labels.numpy())
 
 
 def test_metrics_are_the_same(direct_run, flink_run):

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from waiting import wait_until
+from waiting import WAIT_S, wait_until
 
 from serving.local_server.batching import BatchingRunner, DirectRunner
 from serving.local_server.model_config import BatchingParameters
@@ -38,7 +38,7 @@ class DoublingModel:
             self.running += 1
             self.most_running = max(self.most_running, self.running)
             self.batches.append(inputs["x"])
-        self.may_run.wait(5)
+        self.may_run.wait(WAIT_S)
         with self._lock:
             self.running -= 1
         if np.any(inputs["x"] < 0):
@@ -61,7 +61,7 @@ class Asker:
         self.threads = ThreadPoolExecutor(64)
 
     def ask(
-        self, *values: float, dtype: Any = np.float32, signature: Any = SIGNATURE, timeout_s: float | None = 5
+        self, *values: float, dtype: Any = np.float32, signature: Any = SIGNATURE, timeout_s: float | None = WAIT_S
     ) -> Future[list[float]]:
         inputs = {"x": np.array(values, dtype)}
         return self.threads.submit(lambda: self.runner.run(self.servable, signature, inputs, timeout_s)["y"].tolist())
@@ -116,7 +116,7 @@ def test_only_requests_of_one_signature_dtype_and_shape_run_together():
         asker.ask(2, dtype=np.float64),
         asker.ask(3, signature=OTHER_SIGNATURE),
         asker.threads.submit(
-            lambda: asker.runner.run(asker.servable, SIGNATURE, {"x": np.ones((2, 2), np.float32)}, 5)["y"].tolist()
+            lambda: asker.runner.run(asker.servable, SIGNATURE, {"x": np.ones((2, 2), np.float32)}, None)["y"].tolist()
         ),
         asker.ask(4),
     ]
@@ -153,7 +153,7 @@ def test_a_batch_waits_for_more_requests_as_long_as_it_is_told():
     started = time.monotonic()
     first, second = asker.ask(1), asker.ask(2)
     assert first.result() + second.result() == [2, 4]
-    assert 0.25 < time.monotonic() - started < 3
+    assert 0.25 < time.monotonic() - started < 30
     assert len(asker.model.batches) == 1
 
 
@@ -227,7 +227,7 @@ def test_what_cannot_be_batched_is_refused(inputs, message):
     asker = batching()
     inputs = {name: np.asarray(value) for name, value in inputs.items()}
     with pytest.raises(StatusError, match=message) as error:
-        asker.runner.run(asker.servable, SIGNATURE, inputs, 5)
+        asker.runner.run(asker.servable, SIGNATURE, inputs, WAIT_S)
     assert error.value.code == Code.INVALID_ARGUMENT
 
 
@@ -257,7 +257,7 @@ def test_strings_keep_their_bytes_when_they_are_merged():
         arrays.append(array)
 
     def ask(array: np.ndarray) -> bytes:
-        return asker.runner.run(asker.servable, SIGNATURE, {"x": array}, 5)["y"][0]
+        return asker.runner.run(asker.servable, SIGNATURE, {"x": array}, WAIT_S)["y"][0]
 
     futures = [asker.threads.submit(ask, array) for array in arrays]
     assert [future.result() for future in futures] == texts

@@ -1,11 +1,7 @@
 """An image gets the same probabilities wherever it comes from: training, each signature, gRPC, REST."""
 
 import io
-import socket
-import subprocess
-import sys
 import tarfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +13,13 @@ from PIL import Image
 
 from models import features
 from serving import client
-from serving.answers import ServedModel, ServingError
+from serving.answers import ServedModel
+from serving.server_process import ServerProcess, server_process
 
 NUM_IMAGES = 200
 TOLERANCE = 1e-5
 SAMPLE_ARCHIVE = Path(__file__).parents[2] / "data" / "cifar-10-sample-binary.tar.gz"
 RECORD_BYTES = 1 + 3 * 32 * 32
-START_TIMEOUT_S = 60
 
 
 @dataclass(frozen=True)
@@ -109,35 +105,10 @@ def trained(exported: Exported, images: list[bytes], tmp_path_factory: pytest.Te
 
 
 @pytest.fixture(scope="module")
-def server(exported: Exported) -> Iterator[tuple[int, int]]:
-    """The local server in a process of its own: its ports of gRPC and REST."""
-    with socket.socket() as first, socket.socket() as second:
-        for listener in (first, second):
-            listener.bind(("127.0.0.1", 0))
-        ports = first.getsockname()[1], second.getsockname()[1]
-    command = [sys.executable, "-m", "serving.server", f"--port={ports[0]}", f"--rest_api_port={ports[1]}"]
-    command += ["--model_name=alexnet", f"--model_base_path={exported.base_path}"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    try:
-        wait_until_available(process, f"127.0.0.1:{ports[0]}")
-        yield ports
-    finally:
-        process.terminate()
-        process.communicate(timeout=30)
-
-
-def wait_until_available(process: subprocess.Popen, address: str) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    with client.connect(address, timeout_s=1) as connection:
-        while time.monotonic() < deadline:
-            assert process.poll() is None, process.communicate()[1]
-            try:
-                if any(version.state == "AVAILABLE" for version in connection.status()):
-                    return
-            except ServingError:
-                pass  # it does not listen yet
-            time.sleep(0.1)
-    pytest.fail(f"the server is not available after {START_TIMEOUT_S} s")
+def server(exported: Exported, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    flags = ["--model_name=alexnet", f"--model_base_path={exported.base_path}"]
+    with server_process(flags, tmp_path_factory.mktemp("server") / "server.log") as process:
+        yield process
 
 
 def sample_pixels(count: int) -> np.ndarray:
@@ -186,10 +157,11 @@ def test_embeddings(exported: Exported, images: list[bytes], trained: np.ndarray
 @pytest.mark.parametrize("protocol", ["gRPC", "REST"])
 @pytest.mark.parametrize("batch_size", [1, 32])
 def test_server(
-    server: tuple[int, int], images: list[bytes], trained: np.ndarray, protocol: str, batch_size: int
+    server: ServerProcess, images: list[bytes], trained: np.ndarray, protocol: str, batch_size: int
 ) -> None:
     rest = protocol == "REST"
-    with client.connect(f"127.0.0.1:{server[rest]}", ServedModel("alexnet"), rest=rest, timeout_s=60) as connection:
+    address = server.rest_address if rest else server.grpc_address
+    with client.connect(address, ServedModel("alexnet"), rest=rest, timeout_s=60) as connection:
         answers = [
             prediction.probabilities
             for start in range(0, NUM_IMAGES, batch_size)

@@ -9,6 +9,7 @@ import mean_colour_models
 import numpy as np
 import pytest
 from waiting import wait_until
+from whole_files import write_whole
 
 from serving import client
 from serving.answers import ServedModel, ServingError
@@ -48,10 +49,7 @@ def serving(base_path: Path, folder: Path, model_options: str) -> Iterator[tuple
 
     def configure(model_options: str) -> None:
         text = f'name: "alexnet" base_path: "{base_path}" model_platform: "tensorflow" {model_options}'
-        # A file that is half written would be applied as it is.
-        part = config_file.with_suffix(".part")
-        part.write_text(f"model_config_list {{ config {{ {textwrap.dedent(text)} }} }}")
-        part.replace(config_file)
+        write_whole(config_file, f"model_config_list {{ config {{ {textwrap.dedent(text)} }} }}")
 
     configure(model_options)
     flags = [f"--model_config_file={config_file}", "--model_config_file_poll_wait_seconds=0.2"]

@@ -245,7 +245,7 @@ def test_too_many_warmup_requests_are_refused(warmed):
 
 def test_no_threads_are_left_by_loading(tmp_path):
     save_constant(tmp_path, 1)
-    before = threading.active_count()
+    before = set(threading.enumerate())  # some of earlier tests may end meanwhile
     for _ in range(3):
         load(tmp_path / "1").close()
-    assert threading.active_count() == before
+    assert set(threading.enumerate()) <= before

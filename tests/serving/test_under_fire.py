@@ -38,7 +38,8 @@ HUGE_BYTES = 50_000_000
 MAX_GROWTH_MIB = 64
 """Memory that the server may hold in the end beyond what it held when PUSH_AFTER requests had been answered.
 
-It loads a second version in between. A server that kept one in ten of the garbage's 50 MB would pass this ten times.
+It loads a second version in between. Some 44 of the 50 requests of HUGE_BYTES come later: a server that kept a tenth of
+them would hold 200 MiB more, three times this.
 """
 
 BATCHING = ("--enable_batching", f"--batching_parameters_file={PROJECT_ROOT}/serving/batching_parameters.txt")
