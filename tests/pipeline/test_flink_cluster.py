@@ -121,7 +121,8 @@ def test_another_command_finds_the_cluster_and_stops_only_what_is_of_it(tmp_path
 
 
 def test_a_process_that_has_ended_does_not_run_though_nobody_has_asked_how(tmp_path):
-    program = f"import subprocess, time; print(subprocess.Popen(['true', {str(tmp_path)!r}]).pid); time.sleep(600)"
+    program = f"import subprocess, time; child = subprocess.Popen(['true', {str(tmp_path)!r}])"
+    program += "; print(child.pid); time.sleep(600)"
     with subprocess.Popen([sys.executable, "-u", "-c", program], stdout=subprocess.PIPE, text=True) as parent:
         try:
             assert parent.stdout is not None

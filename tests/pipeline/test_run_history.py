@@ -202,8 +202,11 @@ def test_a_server_that_is_not_there_hides_only_the_runs_on_it(tmp_path, monkeypa
 
     status, versions, error = listed()
     assert (status, versions) == (1, ["100"])
-    assert error.startswith("error: Profile sample: metadata_connection='mysql://tfx@127.0.0.1:1/runs' cannot be used")
-    assert listed("--profile", "smoke") == (0, ["100"], "")
+    message = "error: Profile sample: metadata_connection='mysql://tfx@127.0.0.1:1/runs' cannot be used"
+    assert message in error.splitlines()[-1]  # ML Metadata may have said something before
+    status, versions, error = listed("--profile", "smoke")
+    assert (status, versions) == (0, ["100"])
+    assert "error:" not in error
 
 
 def test_a_mistake_in_a_command_is_not_taken_for_something_that_is_not_there(capsys, tmp_path):

@@ -398,7 +398,7 @@ def test_messages_over_the_limit_are_refused_and_the_server_goes_on(models: Path
 
 def test_requests_over_the_limit_are_refused_and_the_server_goes_on(models: Path):
     options = ServerOptions(port=0, model_base_path=str(models / "slow"), max_concurrent_requests=2)
-    request = predict_request({"n": np.int64(60_000)})
+    request = predict_request({"n": np.int64(400_000)})  # takes long enough for all of them to arrive
     with LocalServer(options) as local_server:
         stubs = Stubs(local_server.grpc_port)
 
