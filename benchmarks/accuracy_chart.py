@@ -71,6 +71,8 @@ def draw_seed(found: Sequence[Row], timed: Sequence[Row], path: Path) -> None:
 def draw_ablation(found: Sequence[Row], path: Path) -> None:
     """Draws the points of test accuracy that leaving out each convolution costs, with the standard error.
 
+    Where a convolution was left out with one seed only, other seeds are taken to differ as the whole network's do.
+
     Args:
         found: content of accuracy.json; has the whole network and one without a convolution or more.
         path: of the picture.
@@ -81,8 +83,10 @@ def draw_ablation(found: Sequence[Row], path: Path) -> None:
     whole = by_layer.pop(0)
     costs = {f"conv{index}": 100 * (whole.mean - without.mean) for index, without in by_layer.items()}
     # Of a difference of two means, each over seeds of its own.
+    sds = {index: each.sd if each.sd is not None else whole.sd for index, each in by_layer.items()}
     errors = [
-        100 * ((whole.sd or 0) ** 2 / whole.n + (each.sd or 0) ** 2 / each.n) ** 0.5 for each in by_layer.values()
+        100 * ((whole.sd or 0) ** 2 / whole.n + (sds[index] or 0) ** 2 / each.n) ** 0.5
+        for index, each in by_layer.items()
     ]
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
@@ -95,7 +99,7 @@ def draw_ablation(found: Sequence[Row], path: Path) -> None:
     axes.set(
         title=f"What each convolution is worth ({whole.percent()} % with all five, {seeds})",
         xlabel="left out",
-        ylabel="loss of test accuracy, points",
+        ylabel="loss of test accuracy, points (± standard error)",
     )
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120)

@@ -70,7 +70,9 @@ def times(members: Sequence[Row], unit_s: float, form: str) -> str:
 
 
 def newest(found: Sequence[Row]) -> dict[str, list[Row]]:
-    """Rows by name, the seeds in order; of several recipes or data sets under one name, the one measured last.
+    """Rows by name, the most accurate first and the ablation last, the seeds in order.
+
+    Of several recipes or data sets under one name, the one measured last.
 
     Args:
         found: content of accuracy.json, the oldest first.
@@ -80,7 +82,12 @@ def newest(found: Sequence[Row]) -> dict[str, list[Row]]:
         last = next(other for other in reversed(found) if other["name"] == row["name"])
         if _experiment(row) == _experiment(last):
             groups.setdefault(row["name"], []).append(row)
-    return {name: sorted(members, key=lambda row: row["seed"]) for name, members in groups.items()}
+
+    def place(name: str) -> tuple[bool, object]:
+        accuracy = statistics.mean(row["test_accuracy"] for row in groups[name])
+        return (True, name) if name.startswith(WITHOUT) else (False, -accuracy)
+
+    return {name: sorted(groups[name], key=lambda row: row["seed"]) for name in sorted(groups, key=place)}
 
 
 def ablation(found: Sequence[Row]) -> dict[int, Spread]:

@@ -115,6 +115,13 @@ def test_what_was_measured_last_under_a_name_is_shown(measured: list[dict[str, A
     assert [each["seed"] for each in accuracy_table.newest(measured)["cifar10"]] == [0, 1, 2]
 
 
+def test_the_most_accurate_comes_first_and_the_ablation_last(measured: list[dict[str, Any]]):
+    better = row("cifar10_fit", 0, 0.9, network="alexnet_fit")
+    without_first = row("cifar10_without_conv1", 0, 0.95, without_convolution=1)
+    names = list(accuracy_table.newest([*measured, better, without_first]))
+    assert names == ["cifar10_fit", "cifar10", "seed", "cifar10_without_conv1", "cifar10_without_conv2"]
+
+
 def test_a_new_field_of_recipes_leaves_the_rows_together(measured: list[dict[str, Any]]):
     before = copy.deepcopy(measured)
     for each in before[:2]:
