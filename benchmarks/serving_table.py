@@ -25,6 +25,7 @@ def markdown(figures: Mapping[str, Any]) -> str:
     """
     machine, settings = figures["machine"], figures["settings"]
     versions = ", ".join(f"{name} {version}" for name, version in figures["versions"].items())
+    model = f"{settings.get('model', 'not named')}, SHA-256 {settings['saved_model_sha256'][:12]}"
     servers = list(dict.fromkeys(row["server"] for row in figures["served"]))
     lines = [
         "# Serving benchmark",
@@ -35,7 +36,7 @@ def markdown(figures: Mapping[str, Any]) -> str:
         "",
         f"`python -m benchmarks.serving --seconds {settings['seconds']:g}`: {settings['rounds']} rounds, in each of "
         f"which every line has {settings['stretch_s']:.2f} s or more and is compared with the model in process, timed "
-        f"before each server and protocol. Model: {settings['model']}. Client and server share the cores with each "
+        f"before each server and protocol. Model: {model}. Client and server share the cores with each "
         "other and with TensorFlow. n: requests; latency: of all of them; the rest: median of the rounds [least to "
         "most]. CPU: processor time of an image, in the client and in the server, TensorFlow's included.",
         "",

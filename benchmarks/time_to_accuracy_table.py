@@ -67,7 +67,8 @@ def markdown(found: Sequence[Row]) -> str:
             [_row(row, notebook_of(row, found)) for row in found],
         ),
         "",
-        "Test accuracy epoch by epoch, for this comparison only: it chose nothing. Seconds are those of training and "
+        "Test accuracy epoch by epoch, for this comparison only: it chose nothing. It is that of the network as it "
+        "trains, without the mirror images that an export averages over. Seconds are those of training and "
         f"of that evaluation. n = 1. Aim: at most {MAX_PART:.0%} of the notebook's time.",
     ]
     for row in found:

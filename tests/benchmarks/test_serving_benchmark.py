@@ -175,6 +175,7 @@ def figures(added_s: float, ratio: float) -> dict:
         "versions": machine.versions(["grpcio"]),
         "settings": {
             "model": "a model",
+            "saved_model_sha256": "ab" * 32,
             "seconds": 10,
             "rounds": 5,
             "stretch_s": 0.1,
