@@ -10,7 +10,8 @@ import argparse
 import os
 from collections.abc import Sequence
 
-CONNECT_TIMEOUT_S = 60.0
+CONNECT_TIMEOUT_S = 20.0
+"""The runner listens before it starts a worker: one that does not answer by then has ended, and so must the worker."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
