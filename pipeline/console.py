@@ -60,7 +60,7 @@ def component_lines(describe: Callable[[str], str]) -> Iterator[list[str]]:
             yield handler.finished
         except Exception as error:
             # An exception takes any attribute; its type does not declare them.
-            error.component = handler.running  # type: ignore[attr-defined]
+            error.component = handler.running  # type: ignore[attr-defined]  # added here
             raise
         finally:
             logger.removeHandler(handler)
