@@ -33,20 +33,23 @@ class Part:
         module: in this package; its `markdown` makes a page of the file's content.
         charts: pictures in the results folder, by what they show.
         file: name of the JSON file, without its ending.
+        beside: the same of another one, whose content `markdown` gets too where there is one.
     """
 
     name: str
     module: str
     charts: tuple[tuple[str, str], ...] = ()
     file: str = ""
+    beside: str = ""
 
     def render(self, results_dir: Path) -> str:
         """The page of the file, with the charts that there are; empty where nothing was measured."""
         file = results_dir / f"{self.file or self.name}.json"
         if not file.exists():
             return "Not measured yet.\n"
-        content: Any = json.loads(file.read_text())
-        page: str = importlib.import_module(f"benchmarks.{self.module}").markdown(content)
+        files = [file, *results_dir.glob(f"{self.beside}.json")]
+        contents: list[Any] = [json.loads(each.read_text()) for each in files]
+        page: str = importlib.import_module(f"benchmarks.{self.module}").markdown(*contents)
         pictures = [f"![{shows}](results/{name})" for name, shows in self.charts if (results_dir / name).exists()]
         return "\n\n".join([*pictures, _as_part(page)])
 
@@ -74,7 +77,7 @@ PARTS = {
 }
 """By name, in the benchmarks' page."""
 
-PROJECT_PARTS = {"results": Part("results", "results_table", file="accuracy")}
+PROJECT_PARTS = {"results": Part("results", "results_table", file="accuracy", beside="time_to_accuracy")}
 """The same in the project's page."""
 
 

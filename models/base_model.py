@@ -5,6 +5,7 @@ import io
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -80,7 +81,8 @@ def save(network: keras.Model, folder: str) -> None:
         folder: path or URI; made when absent.
     """
     file = io.BytesIO()
-    np.savez(file, **{name: np.asarray(variable) for name, variable in trunk_variables(network).items()})
+    arrays: dict[str, Any] = {name: np.asarray(variable) for name, variable in trunk_variables(network).items()}
+    np.savez(file, **arrays)
     tf.io.gfile.makedirs(folder)
     with tf.io.gfile.GFile(f"{folder}/{WEIGHTS_FILE}", "wb") as target:
         target.write(file.getvalue())

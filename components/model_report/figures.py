@@ -35,7 +35,7 @@ _WIDTH = 5.6
 def theme(*, dark: bool) -> Iterator[None]:
     """Within, figures are drawn, and have to be saved, for a light or a dark page."""
     colours = _DARK if dark else _LIGHT
-    style: dict[str, Any] = {
+    style: dict[Any, Any] = {  # Matplotlib 3.11 has a type of its own for the names
         **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), colours["page"]),
         **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), colours["text"]),
         **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), colours["line"]),
@@ -122,7 +122,7 @@ def confusion_matrix(counts: np.ndarray, class_names: Sequence[str] = features.C
     axes.tick_params(length=0)
     bar = figure.colorbar(image, ax=axes, location="bottom", shrink=0.6, aspect=30, format=PercentFormatter(1.0))
     bar.set_label("Share of the images of the class")
-    bar.outline.set_visible(False)  # type: ignore[operator]  # matplotlib's stub has it as a collection of spines
+    bar.ax.spines["outline"].set_visible(False)
     return figure
 
 

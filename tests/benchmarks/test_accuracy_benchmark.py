@@ -95,6 +95,18 @@ def test_the_results_stand_beside_what_others_published(measured: list[dict[str,
     assert any("bearpaw/pytorch-classification" in line and "| 77.2 |" in line for line in table)
 
 
+def test_the_results_stand_beside_the_notebooks_script_once_it_has_run_to_its_end(measured: list[dict[str, Any]]):
+    epochs = [{"val_accuracy": 0.6, "seconds": 60.0}, {"val_accuracy": 0.5, "seconds": 30.0}]
+    data = {"name": "cifar-10.zip", "train": 50_000}
+    timed = {"recipe": "notebook", "epochs": 2, "history": epochs, "data": data, "threads": 2, "command": "timed"}
+    page = results_table.markdown(measured, [timed])
+    expected = "| the notebook's script, run again | 2,915,338 | cifar-10.zip, 50,000 | 2 | 1 | 50.0 | 1.5 | `timed` |"
+    assert expected in page.splitlines()
+    assert "The script had 2 cores" in page
+    unfinished = results_table.markdown(measured, [{**timed, "history": epochs[:1]}, {**timed, "recipe": "cifar10"}])
+    assert unfinished == results_table.markdown(measured)
+
+
 def test_a_row_of_the_sample_is_trained_on_the_sample():
     (variant,) = accuracy.choose_variants("sample")
     (changed,) = accuracy.choose_variants("sample", ["epochs=3"], "sample_short")

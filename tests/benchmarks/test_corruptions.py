@@ -29,7 +29,7 @@ def psnr_db(images: np.ndarray, others: np.ndarray) -> float:
 def test_images_stay_images_and_change_the_more_the_higher_the_severity(name: str, images: np.ndarray):
     before = images.copy()
     corrupted = [CORRUPTIONS[name](images, severity) for severity in SEVERITIES]
-    assert all((each.dtype, each.shape) == (np.uint8, images.shape) for each in corrupted)
+    assert all(each.dtype == np.uint8 and each.shape == images.shape for each in corrupted)
     likeness = [psnr_db(images, each) for each in corrupted]
     assert likeness == sorted(likeness, reverse=True)
     assert len(set(likeness)) == len(SEVERITIES)

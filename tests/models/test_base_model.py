@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -71,6 +72,7 @@ def test_a_damaged_file_and_a_pickle_are_refused(folder: Path, tmp_path: Path):
     (tmp_path / FILE).write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match=rf"{FILE} is damaged"):
         base_model.load(str(tmp_path))
-    np.savez(tmp_path / FILE, **{"conv1/kernel": np.array([{"any": "object"}], dtype=object)})
+    pickled: dict[str, Any] = {"conv1/kernel": np.array([{"any": "object"}], dtype=object)}
+    np.savez(tmp_path / FILE, **pickled)
     with pytest.raises(ValueError, match=rf"{FILE} is damaged"):
         base_model.load(str(tmp_path))
