@@ -1,6 +1,6 @@
 """From the tf.Examples of a split to the batches that the model takes, through the Transform graph.
 
-The encoded images are read once and stay in memory (115 MB for CIFAR-10's training split). The Transform graph is
+The encoded images are read once and stay in memory (160 MB for CIFAR-10's training split). The Transform graph is
 applied to a batch at a time: its output, 48 KB an image, is never stored.
 """
 

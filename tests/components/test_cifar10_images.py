@@ -42,6 +42,11 @@ def test_a_view_on_planes_is_encoded_as_its_pixels():
     assert images.png_from_pixels(planes.transpose(1, 2, 0)) == images.png_from_pixels(PIXELS)
 
 
+def test_a_png_is_left_for_the_file_around_it_to_compress():
+    flat = np.zeros((32, 32, 3), np.uint8)
+    assert len(images.png_from_pixels(flat)) > flat.nbytes
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
 def test_png_of_every_kind_is_accepted(mode):
     buffer = io.BytesIO()
