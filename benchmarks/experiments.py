@@ -159,17 +159,21 @@ def train(
 
 def is_recipe(values: Mapping[str, Any], hyperparameters: Hyperparameters) -> bool:
     """Whether a row's recipe is this one; new fields are off by default."""
-    return recipe_of(values) == hyperparameters.to_dict()
+    return recipe_of(values) == recipe_of(hyperparameters.to_dict())
 
 
 def recipe_of(values: Mapping[str, Any]) -> dict[str, Any]:
     """A row's recipe with every field that recipes have now: one that it lacks has its default.
 
+    So has `steps_per_execution`, which does not change what is learned.
+
     Args:
         values: the row's. With a field that recipes have no more, they are no recipe of now and stay what they are.
     """
     known = Hyperparameters().to_dict()
-    return {**known, **values} if values.keys() <= known.keys() else dict(values)
+    if not values.keys() <= known.keys():
+        return dict(values)
+    return {**known, **values, "steps_per_execution": known["steps_per_execution"]}
 
 
 def load_classifier(model_dir: Path) -> Callable[[Any], np.ndarray]:

@@ -187,7 +187,7 @@ def make_profile(epochs: int | None, data: str, work_dir: Path) -> tuple[Course,
     train = examples.read(features.TRAIN_SPLIT)
     steps = fitting.count_steps(recipe, len(train))
     components = fitting.principal_components(recipe, train, graph)
-    model, _ = training.compile_model(recipe, devices.configure_devices(recipe), recipe.epochs * steps, components)
+    model, _ = training.compile_model(recipe, devices.configure_devices(recipe), steps, components)
 
     def training_data(epoch: int) -> tf.data.Dataset:
         return input_pipeline.training_dataset(

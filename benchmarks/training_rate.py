@@ -14,6 +14,7 @@ training_rate.png.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 import time
@@ -197,7 +198,8 @@ def make_contenders(train: LabeledImages, transform_dir: str) -> list[Contender]
         )
         components = fitting.principal_components(recipe, train, graph)
         # A schedule of far more steps than are taken: at its end the learning rate is 0.
-        fitted, alone = (training.compile_model(recipe, chosen, 1_000 * steps, components)[0] for _ in range(2))
+        endless = dataclasses.replace(recipe, epochs=1_000)
+        fitted, alone = (training.compile_model(endless, chosen, steps, components)[0] for _ in range(2))
         add_fit(FIT, profile, fitted, dataset, recipe.batch_size)
         add(STEP, profile, recipe.batch_size, _step_alone(alone, next(iter(dataset)), steps))
         add_input(INPUT, profile, dataset, recipe.batch_size)

@@ -16,7 +16,10 @@ class NonFiniteLossError(ArithmeticError):
 
 
 class StopOnNonFiniteLoss(keras.callbacks.Callback):
-    """Ends the run at the first step whose loss is infinite or not a number, rather than train on garbage."""
+    """Ends the run once its loss is infinite or not a number, rather than train on garbage.
+
+    Looked at after each call of the compiled function (`fitting.steps_per_execution`).
+    """
 
     def __init__(self, epochs: int, learning_rate: float) -> None:
         """Holds what the message says.
@@ -39,7 +42,7 @@ class StopOnNonFiniteLoss(keras.callbacks.Callback):
         loss = float((logs or {})["loss"])
         if not math.isfinite(loss):
             raise NonFiniteLossError(
-                f"The training loss is {loss} at epoch {self._epoch + 1} of {self._epochs}, step {batch + 1}. Lower "
+                f"The training loss is {loss} by epoch {self._epoch + 1} of {self._epochs}, step {batch + 1}. Lower "
                 f"learning_rate (it is {self._learning_rate}) or raise warmup_fraction, and run again."
             )
 

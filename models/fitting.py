@@ -108,19 +108,31 @@ def run_dir(config: TrainingConfig, definition: Mapping[str, Any], savedmodel_di
 
 
 def count_steps(hyperparameters: Hyperparameters, num_examples: int) -> int:
-    """Training steps an epoch: whole batches only, in whole executions.
+    """Training steps an epoch: whole batches only.
 
     Raises:
         ValueError: there are not enough examples for one.
     """
-    per_execution = hyperparameters.batch_size * hyperparameters.steps_per_execution
-    if per_execution > num_examples:
+    if hyperparameters.batch_size > num_examples:
         raise ValueError(
-            f"batch_size {hyperparameters.batch_size} times steps_per_execution "
-            f"{hyperparameters.steps_per_execution} is more than the {num_examples:,} training examples; lower it to "
+            f"batch_size {hyperparameters.batch_size} is more than the {num_examples:,} training examples; lower it to "
             f"{num_examples:,} or less."
         )
-    return num_examples // per_execution * hyperparameters.steps_per_execution
+    return num_examples // hyperparameters.batch_size
+
+
+def steps_per_execution(hyperparameters: Hyperparameters, steps: int, replicas: int = 1) -> int:
+    """Training steps in one call of the compiled function: whole calls make an epoch.
+
+    Args:
+        hyperparameters: uses `steps_per_execution`.
+        steps: an epoch.
+        replicas: devices that share a batch. With several, Keras' loop over the steps fails in TensorFlow ("You must
+            feed a value for placeholder tensor"; Keras 3.12, TensorFlow 2.16), so there a call is one step.
+    """
+    if replicas > 1:
+        return 1
+    return max(n for n in range(1, hyperparameters.steps_per_execution + 1) if steps % n == 0)
 
 
 def principal_components(
@@ -143,14 +155,14 @@ def principal_components(
     return rgb_principal_components(images.numpy())
 
 
-def compile_for_fit(model: keras.Model, hyperparameters: Hyperparameters, devices: Devices, total_steps: int) -> None:
+def compile_for_fit(model: keras.Model, hyperparameters: Hyperparameters, devices: Devices, steps: int) -> None:
     """Compiles a classifier, with every variable that a checkpoint holds. Call it in the devices' strategy scope.
 
     Args:
         model: its output is probabilities [N, number of classes].
         hyperparameters: the recipe.
         devices: from `configure_devices`.
-        total_steps: of the whole run, all epochs together.
+        steps: an epoch.
 
     Raises:
         ValueError: the batch does not fall into equal parts for all devices.
@@ -161,11 +173,11 @@ def compile_for_fit(model: keras.Model, hyperparameters: Hyperparameters, device
             f"devices that share a batch ({devices.description})."
         )
     model.compile(
-        optimizer=build_optimizer(hyperparameters, total_steps),
+        optimizer=build_optimizer(hyperparameters, hyperparameters.epochs * steps),
         loss=build_loss(hyperparameters),
         # A metric, not its name: its variables are made here, in the strategy's scope, and so add up all replicas'.
         metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
-        steps_per_execution=hyperparameters.steps_per_execution,
+        steps_per_execution=steps_per_execution(hyperparameters, steps, devices.num_replicas),
         jit_compile=devices.jit_compile,
     )
     model.optimizer.build(model.trainable_variables)

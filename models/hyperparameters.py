@@ -99,8 +99,9 @@ class Hyperparameters:
     seed: int = 0
     """Of initial weights, order of images, augmentation and dropout; in [0, 2**31)."""
 
-    steps_per_execution: int = 1
-    """Training steps in one call of the compiled function; an epoch has a multiple of it."""
+    steps_per_execution: int = 16
+    """Training steps in one call of the compiled function, at most: the largest number up to this that divides an
+    epoch's steps. It says how often a step waits for Python, not what is computed. 1 with several devices."""
 
     mixed_precision: str = "auto"
     """bfloat16 compute, float32 weights. `auto`: on where every GPU is of compute capability 8.0 or later, and without

@@ -155,7 +155,7 @@ def _train(
     with devices.strategy.scope():
         network = build_rotation_network(hyperparameters, devices.dtype, synchronized=devices.num_replicas > 1)
         model = build_training_model(hyperparameters, network, components)
-        fitting.compile_for_fit(model, hyperparameters, devices, hyperparameters.epochs * steps)
+        fitting.compile_for_fit(model, hyperparameters, devices, steps)
 
     def training_data(initial_epoch: int) -> tf.data.Dataset:
         return input_pipeline.training_dataset(

@@ -149,7 +149,7 @@ def describe_values(values: Mapping[str, Any]) -> str:
 def compile_model(
     hyperparameters: Hyperparameters,
     devices: Devices,
-    total_steps: int,
+    steps: int,
     principal_components: np.ndarray | None = None,
 ) -> tuple[keras.Model, keras.Model]:
     """Builds what `fit` is called on, with every variable that a checkpoint holds.
@@ -157,7 +157,7 @@ def compile_model(
     Args:
         hyperparameters: the recipe.
         devices: from `configure_devices`.
-        total_steps: of the whole run, all epochs together.
+        steps: an epoch.
         principal_components: of the training images' colours, for the recipe's colour jitter.
 
     Returns:
@@ -174,7 +174,7 @@ def compile_model(
         else:
             exported = network
             model = keras.Sequential([augmentation, network], name="training")
-        fitting.compile_for_fit(model, hyperparameters, devices, total_steps)
+        fitting.compile_for_fit(model, hyperparameters, devices, steps)
     return model, exported
 
 
@@ -211,7 +211,7 @@ def train_network(config: TrainingConfig, inputs: Inputs, run_dir: Path) -> tupl
         flush=True,
     )
     components = fitting.principal_components(hyperparameters, train, transform_graph)
-    model, network = compile_model(hyperparameters, devices, epochs * steps, components)
+    model, network = compile_model(hyperparameters, devices, steps, components)
     if inputs.base:
         inputs.base.initialize(trained_network(model))
         print(f"Starting from the convolutions in {inputs.base.source}.", flush=True)

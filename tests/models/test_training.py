@@ -23,7 +23,14 @@ from models.hyperparameters import Hyperparameters
 
 EPOCHS = 3
 NUM_TRAIN, NUM_VALIDATION = 100, 30
-RECIPE = {"epochs": EPOCHS, "batch_size": 32, "learning_rate": 0.01, "color_jitter": 0.1, "seed": 5}
+RECIPE = {
+    "epochs": EPOCHS,
+    "batch_size": 32,
+    "learning_rate": 0.01,
+    "color_jitter": 0.1,
+    "seed": 5,
+    "steps_per_execution": 1,  # so that a run can be killed between the 3 steps of an epoch
+}
 
 KILLED_RUN = """
 import json, sys, time
@@ -194,6 +201,7 @@ def test_a_run_with_all_of_the_recipes_options_resumes_exactly(
         "weight_averaging": 0.9,
         "test_time_flip": True,
         "export_weights": "last",
+        "steps_per_execution": 3,
     }
     workspace.run("whole", recipe)
     begin = callbacks.RunRecorder.on_epoch_begin
@@ -217,6 +225,13 @@ def test_a_run_with_all_of_the_recipes_options_resumes_exactly(
     np.testing.assert_array_equal(scores, workspace.scores("whole", images))
     mirrored = [encode(pixels[:, ::-1]) for pixels in sample.pixels[:20]]
     np.testing.assert_allclose(workspace.scores("again", mirrored), scores, atol=1e-5)
+
+
+def test_how_often_a_step_waits_for_python_does_not_change_what_is_learned(whole: Workspace, workspace: Workspace):
+    workspace.run("together", {"steps_per_execution": 16})
+    for one, other in zip(whole.history("first"), workspace.history("together"), strict=True):
+        for name in ("loss", "accuracy", "val_loss", "val_accuracy"):
+            assert float(other[name]) == pytest.approx(float(one[name]), rel=1e-3), name
 
 
 def test_a_failed_export_is_repeated_without_training_and_with_the_last_weights(
@@ -269,18 +284,18 @@ def test_another_recipe_or_source_does_not_resume(workspace: Workspace, monkeypa
 
 def test_with_weight_averaging_the_network_is_trained_and_its_average_is_exported():
     recipe = Hyperparameters(weight_averaging=0.9)
-    model, exported = training.compile_model(recipe, devices.configure_devices(recipe), total_steps=1)
+    model, exported = training.compile_model(recipe, devices.configure_devices(recipe), steps=1)
     trained = training.trained_network(model)
     assert [weight.path for weight in model.trainable_variables] == [w.path for w in trained.trainable_variables]
     assert exported is not trained
     for mine, its in zip(exported.get_weights(), trained.get_weights(), strict=True):
         np.testing.assert_array_equal(mine, its)
-    plain, same = training.compile_model(Hyperparameters(), devices.configure_devices(recipe), total_steps=1)
+    plain, same = training.compile_model(Hyperparameters(), devices.configure_devices(recipe), steps=1)
     assert training.trained_network(plain) is same
 
 
 def test_divergence_is_an_error_that_says_where(workspace: Workspace):
-    with pytest.raises(NonFiniteLossError, match=r"at epoch 1 of 3, step \d\. Lower learning_rate \(it is 1e\+30\)"):
+    with pytest.raises(NonFiniteLossError, match=r"by epoch 1 of 3, step \d\. Lower learning_rate \(it is 1e\+30\)"):
         workspace.run("diverged", {"learning_rate": 1e30})
     assert not (workspace.root / "diverged").exists()
 
@@ -291,11 +306,16 @@ def test_fewer_examples_than_a_batch_are_an_error(workspace: Workspace):
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "per_execution", "steps"), [(32, 1, 3), (32, 2, 2), (32, 3, 3), (100, 1, 1), (7, 4, 12)]
+    ("batch_size", "at_most", "steps", "per_execution"),
+    [(32, 1, 3, 1), (32, 2, 3, 1), (32, 3, 3, 3), (100, 16, 1, 1), (7, 4, 14, 2), (8, 16, 12, 12), (4, 16, 25, 5)],
 )
-def test_an_epoch_is_whole_executions_of_whole_batches(batch_size: int, per_execution: int, steps: int):
-    recipe = Hyperparameters(batch_size=batch_size, steps_per_execution=per_execution)
-    assert training.count_steps(recipe, 100) == steps
+def test_an_epoch_is_whole_executions_of_all_whole_batches(
+    batch_size: int, at_most: int, steps: int, per_execution: int
+):
+    recipe = Hyperparameters(batch_size=batch_size, steps_per_execution=at_most)
+    assert fitting.count_steps(recipe, 100) == steps
+    assert fitting.steps_per_execution(recipe, steps) == per_execution
+    assert fitting.steps_per_execution(recipe, steps, replicas=2) == 1
 
 
 @pytest.mark.parametrize(
