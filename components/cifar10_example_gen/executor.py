@@ -33,6 +33,7 @@ DATA_SHA256_PROPERTY = "data_sha256"
 """Custom property (str) of the examples artifact: digest of the archive; absent for a folder."""
 
 _REPORT_FILE = "report.json"
+_RUNS_DIR = "runs"
 _MAX_PROBLEMS_SHOWN = 10
 
 
@@ -70,8 +71,11 @@ class Executor(base_beam_executor.BaseBeamExecutor):
                 output.set_string_custom_property(DATA_SHA256_PROPERTY, published.verify(path, file))
 
         report_path = posixpath.join(output.uri, _REPORT_FILE)
+        runs_uri = posixpath.join(output.uri, _RUNS_DIR)  # there all workers write anyway
         with self._make_beam_pipeline() as pipeline:
-            transforms.read_and_write(pipeline, parts, fraction, output.uri, report_path)
+            transforms.read_and_write(pipeline, parts, fraction, output.uri, runs_uri, report_path)
+        if fileio.exists(runs_uri):  # not where no record could be used
+            fileio.rmtree(runs_uri)
         with fileio.open(report_path, "r") as file:
             report = json.load(file)
         _check_report(path, report, splits)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import posixpath
-from collections import Counter
 from collections.abc import Iterable, Iterator
 
 import apache_beam as beam
@@ -17,10 +16,11 @@ from apache_beam.pvalue import TaggedOutput
 from tfx.components.example_gen import write_split
 from tfx.dsl.io import fileio
 
-from components.cifar10_example_gen import examples
+from components.cifar10_example_gen import examples, runs
 from components.cifar10_example_gen.errors import DataError
 from components.cifar10_example_gen.readers import sources
 from components.cifar10_example_gen.records import Record
+from components.cifar10_example_gen.runs import Entry, Section
 from models import features
 
 COUNTS = "counts"
@@ -29,21 +29,19 @@ PROBLEMS = "problems"
 SHARDS = 4
 """Files a split. Fixed, so that the same images always give the same files."""
 
-_BLOCK_BYTES = 2**20
-
 _Shard = tuple[str, int]
-_Entry = tuple[bytes, int, bytes]
 
 
 class _ReadPart(beam.DoFn):
-    """From a part of the source to blocks of serialized examples by split and shard, and to problems."""
+    """From a part of the source to runs of serialized examples by split and shard, and to problems."""
 
-    def __init__(self, validation_fraction: float) -> None:
+    def __init__(self, validation_fraction: float, runs_uri: str) -> None:
         self._validation_fraction = validation_fraction
+        self._runs_uri = runs_uri
 
-    def process(self, part: sources.Part) -> Iterator[tuple[_Shard, list[_Entry]] | TaggedOutput]:
-        blocks: dict[_Shard, list[_Entry]] = {}
-        block_bytes: Counter[_Shard] = Counter()
+    def process(self, part: sources.Part) -> Iterator[tuple[_Shard, Section] | TaggedOutput]:
+        collected: dict[_Shard, list[Entry]] = {}
+        collected_bytes = 0
         try:
             for record in sources.read(part):
                 try:
@@ -51,21 +49,26 @@ class _ReadPart(beam.DoFn):
                 except DataError as error:
                     yield TaggedOutput(PROBLEMS, str(error))
                     continue
-                blocks.setdefault(shard, []).append(entry)
-                block_bytes[shard] += len(entry[-1])
-                if block_bytes[shard] >= _BLOCK_BYTES:
-                    del block_bytes[shard]
-                    yield shard, blocks.pop(shard)
+                collected.setdefault(shard, []).append(entry)
+                collected_bytes += len(entry.serialized)
+                if collected_bytes >= runs.RUN_BYTES:
+                    yield from self._write(collected)
+                    collected_bytes = 0
         except DataError as error:
             yield TaggedOutput(PROBLEMS, str(error))
-        yield from blocks.items()
+        yield from self._write(collected)
 
-    def _entry(self, record: Record) -> tuple[_Shard, _Entry]:
+    def _write(self, collected: dict[_Shard, list[Entry]]) -> Iterator[tuple[_Shard, Section]]:
+        while collected:
+            shard, entries = collected.popitem()
+            yield shard, runs.write_run(self._runs_uri, entries)
+
+    def _entry(self, record: Record) -> tuple[_Shard, Entry]:
         digest = examples.image_digest(record)
         split = examples.split_of(record, digest, self._validation_fraction)
         serialized = examples.example_of(record).SerializeToString(deterministic=True)
         # The second half of the digest, since the first half is not spread evenly over the numbers within a split.
-        return (split, digest[8] % SHARDS), (digest[8:], record.label, serialized)
+        return (split, digest[8] % SHARDS), Entry(digest[8:], record.label, serialized)
 
 
 class _WriteShard(beam.DoFn):
@@ -77,9 +80,8 @@ class _WriteShard(beam.DoFn):
     def __init__(self, examples_uri: str) -> None:
         self._examples_uri = examples_uri
 
-    def process(self, keyed_blocks: tuple[_Shard, Iterable[list[_Entry]]]) -> Iterator[tuple[str, list[int]]]:
-        (split, shard), blocks = keyed_blocks
-        entries = sorted(entry for block in blocks for entry in block)
+    def process(self, keyed_sections: tuple[_Shard, Iterable[Section]]) -> Iterator[tuple[str, list[int]]]:
+        (split, shard), sections = keyed_sections
         folder = posixpath.join(self._examples_uri, f"Split-{split}")
         fileio.makedirs(folder)
         name = f"{write_split.DEFAULT_TF_RECORD_FILE_NAME}-{shard:05d}-of-{SHARDS:05d}.gz"
@@ -87,9 +89,9 @@ class _WriteShard(beam.DoFn):
         options = tf.io.TFRecordOptions(compression_type="GZIP", compression_level=1)
         counts = [0] * features.NUM_CLASSES
         with tf.io.TFRecordWriter(posixpath.join(folder, name), options) as writer:
-            for _, label, serialized in entries:
-                writer.write(serialized)
-                counts[label] += 1
+            for entry in runs.merge(sections):
+                writer.write(entry.serialized)
+                counts[entry.label] += 1
         yield split, counts
 
 
@@ -109,7 +111,12 @@ class _WriteReport(beam.DoFn):
 
 
 def read_and_write(
-    pipeline: beam.Pipeline, parts: list[sources.Part], validation_fraction: float, examples_uri: str, report_path: str
+    pipeline: beam.Pipeline,
+    parts: list[sources.Part],
+    validation_fraction: float,
+    examples_uri: str,
+    runs_uri: str,
+    report_path: str,
 ) -> None:
     """Adds everything to a pipeline: the parts are read, split, and written below `examples_uri`.
 
@@ -118,15 +125,16 @@ def read_and_write(
         parts: What `sources.plan` returned.
         validation_fraction: Share of train that is held out, in [0, 1).
         examples_uri: Folder of the examples artifact; gets `Split-<name>/data_tfrecord-<shard>-of-00004.gz`.
+        runs_uri: Folder for what is on its way; the workers share it, and nothing reads it afterwards.
         report_path: Gets a JSON object: `counts`, by split a list of the number of examples of each class; `problems`,
             a list of messages: if there is any, the examples are not to be used.
     """
     read = (
         pipeline
         | "Parts" >> beam.Create(parts)
-        | "Read" >> beam.ParDo(_ReadPart(validation_fraction)).with_outputs(PROBLEMS, main="blocks")
+        | "Read" >> beam.ParDo(_ReadPart(validation_fraction, runs_uri)).with_outputs(PROBLEMS, main="sections")
     )
-    counts = read.blocks | "Shards" >> beam.GroupByKey() | "Write" >> beam.ParDo(_WriteShard(examples_uri))
+    counts = read.sections | "Shards" >> beam.GroupByKey() | "Write" >> beam.ParDo(_WriteShard(examples_uri))
     (
         pipeline
         | "Once" >> beam.Create([None])

@@ -4,6 +4,7 @@ import os
 import random
 from collections import Counter
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ from tfx.orchestration import metadata, pipeline
 from tfx.orchestration.local import local_dag_runner
 from tfx.types import artifact_utils, standard_artifacts
 
-from components.cifar10_example_gen import download, examples, executor
+from components.cifar10_example_gen import download, examples, executor, runs
 from components.cifar10_example_gen.component import Cifar10ExampleGen
 from components.cifar10_example_gen.errors import DataError
 from components.cifar10_example_gen.readers import sources
@@ -124,6 +125,19 @@ def test_python_batches_in_an_archive_give_the_same_files(batches_examples, tmp_
 
 def test_a_second_run_gives_the_same_files(batches_folder, batches_examples, tmp_path):
     assert files_of(generate(batches_folder, tmp_path)) == files_of(batches_examples)
+
+
+def test_many_runs_and_pieces_give_the_same_files_and_leave_nothing_behind(
+    batches_folder, batches_examples, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(runs, "RUN_BYTES", 20_000)
+    monkeypatch.setattr(runs, "PIECE_BYTES", 20_000)
+    write_run = Mock(side_effect=runs.write_run)
+    monkeypatch.setattr(runs, "write_run", write_run)
+    examples = generate(batches_folder, tmp_path)
+    assert write_run.call_count > 20
+    assert files_of(examples) == files_of(batches_examples)
+    assert not [path for path in tmp_path.rglob("*") if path.name == "runs"]
 
 
 def test_image_files_come_through_unchanged(tmp_path):
