@@ -29,6 +29,9 @@ DOWNLOAD_KEY = "download"
 EXAMPLES_PROPERTY = "{split}_examples"
 """Custom property (int) of the examples artifact: number of examples in a split."""
 
+DISTINCT_IMAGES_PROPERTY = "{split}_distinct_images"
+"""Custom property (int) of the examples artifact: number of different images in a split."""
+
 DATA_SHA256_PROPERTY = "data_sha256"
 """Custom property (str) of the examples artifact: digest of the archive; absent for a folder."""
 
@@ -83,6 +86,8 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         output.split_names = artifact_utils.encode_split_names(splits)
         for split in splits:
             output.set_int_custom_property(EXAMPLES_PROPERTY.format(split=split), sum(report[transforms.COUNTS][split]))
+            distinct = report[transforms.DISTINCT_IMAGES][split]
+            output.set_int_custom_property(DISTINCT_IMAGES_PROPERTY.format(split=split), distinct)
         examples_utils.set_payload_format(output, example_gen_pb2.PayloadFormat.FORMAT_TF_EXAMPLE)
         examples_utils.set_file_format(
             output, write_split.to_file_format_str(example_gen_pb2.FileFormat.FORMAT_TFRECORDS_GZIP)

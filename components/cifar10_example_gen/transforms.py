@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import posixpath
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 import apache_beam as beam
@@ -24,12 +25,14 @@ from components.cifar10_example_gen.runs import Entry, Section
 from models import features
 
 COUNTS = "counts"
+DISTINCT_IMAGES = "distinct_images"
 PROBLEMS = "problems"
 
 SHARDS = 4
 """Files a split. Fixed, so that the same images always give the same files."""
 
 _Shard = tuple[str, int]
+_Counted = tuple[str, list[int], int]
 
 
 class _ReadPart(beam.DoFn):
@@ -72,7 +75,7 @@ class _ReadPart(beam.DoFn):
 
 
 class _WriteShard(beam.DoFn):
-    """Writes one file, ordered by digest, and tells how many examples of each class are in it.
+    """Writes one file, ordered by digest, and tells how many examples of each class, and different images, are in it.
 
     A worker that has to write the file again writes the same bytes to the same place.
     """
@@ -80,7 +83,7 @@ class _WriteShard(beam.DoFn):
     def __init__(self, examples_uri: str) -> None:
         self._examples_uri = examples_uri
 
-    def process(self, keyed_sections: tuple[_Shard, Iterable[Section]]) -> Iterator[tuple[str, list[int]]]:
+    def process(self, keyed_sections: tuple[_Shard, Iterable[Section]]) -> Iterator[_Counted]:
         (split, shard), sections = keyed_sections
         folder = posixpath.join(self._examples_uri, f"Split-{split}")
         fileio.makedirs(folder)
@@ -88,11 +91,14 @@ class _WriteShard(beam.DoFn):
         # On photographs the lowest level that is still gzip is nearly as good as the highest, and several times faster.
         options = tf.io.TFRecordOptions(compression_type="GZIP", compression_level=1)
         counts = [0] * features.NUM_CLASSES
+        distinct, last_digest = 0, b""
         with tf.io.TFRecordWriter(posixpath.join(folder, name), options) as writer:
             for entry in runs.merge(sections):
                 writer.write(entry.serialized)
                 counts[entry.label] += 1
-        yield split, counts
+                distinct += entry.digest != last_digest  # the same images come one after the other
+                last_digest = entry.digest
+        yield split, counts, distinct
 
 
 class _WriteReport(beam.DoFn):
@@ -101,13 +107,16 @@ class _WriteReport(beam.DoFn):
     def __init__(self, path: str) -> None:
         self._path = path
 
-    def process(self, _: None, counts: list[tuple[str, list[int]]], problems: list[str]) -> None:
+    def process(self, _: None, counted: list[_Counted], problems: list[str]) -> None:
         totals: dict[str, list[int]] = {}
-        for split, by_class in counts:
+        distinct: Counter[str] = Counter()
+        for split, by_class, distinct_images in counted:
             total = totals.get(split, [0] * features.NUM_CLASSES)
             totals[split] = [a + b for a, b in zip(total, by_class, strict=True)]
+            distinct[split] += distinct_images
+        report = {COUNTS: totals, DISTINCT_IMAGES: distinct, PROBLEMS: sorted(problems)}
         with fileio.open(self._path, "w") as file:
-            file.write(json.dumps({COUNTS: totals, PROBLEMS: sorted(problems)}, indent=1, sort_keys=True))
+            file.write(json.dumps(report, indent=1, sort_keys=True))
 
 
 def read_and_write(
@@ -126,8 +135,9 @@ def read_and_write(
         validation_fraction: Share of train that is held out, in [0, 1).
         examples_uri: Folder of the examples artifact; gets `Split-<name>/data_tfrecord-<shard>-of-00004.gz`.
         runs_uri: Folder for what is on its way; the workers share it, and nothing reads it afterwards.
-        report_path: Gets a JSON object: `counts`, by split a list of the number of examples of each class; `problems`,
-            a list of messages: if there is any, the examples are not to be used.
+        report_path: Gets a JSON object: `counts`, by split a list of the number of examples of each class;
+            `distinct_images`, by split their number; `problems`, a list of messages: if there is any, the examples are
+            not to be used.
     """
     read = (
         pipeline

@@ -22,7 +22,7 @@ class SplitStatistics:
         labels: Number of examples by class, in label order.
         missing_labels: Examples without a label.
         missing_images: Examples without an image; None where the statistics leave images out, as for the next two.
-        distinct_images: Number of different image files. TFDV estimates it in large splits.
+        distinct_images: Number of different images; None where nobody counted them.
         mean_image_bytes: Mean size of an image file, in bytes.
     """
 
@@ -55,16 +55,18 @@ def split_statistics(statistics: DatasetFeatureStatisticsList) -> SplitStatistic
 
 
 def _with_images(statistics: SplitStatistics, image: FeatureNameStatistics) -> SplitStatistics:
-    """Adds what is known of the images: TFDV takes them for texts unless the schema says otherwise."""
+    """Adds what is known of the images: TFDV takes them for texts, and counts those, unless the schema says no."""
+    distinct_images: int | None
     if image.WhichOneof("stats") == BYTES_STATISTICS:
-        found, mean_bytes = image.bytes_stats, image.bytes_stats.avg_num_bytes
+        found, distinct_images, mean_bytes = image.bytes_stats, None, image.bytes_stats.avg_num_bytes
     else:
         found, mean_bytes = image.string_stats, image.string_stats.avg_length
+        distinct_images = image.string_stats.unique
     return SplitStatistics(
         statistics.examples,
         statistics.labels,
         statistics.missing_labels,
         missing_images=statistics.examples - found.common_stats.num_non_missing,
-        distinct_images=found.unique,
+        distinct_images=distinct_images,
         mean_image_bytes=mean_bytes,
     )

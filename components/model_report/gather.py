@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import platform
@@ -19,6 +20,7 @@ from tfx.dsl.io import fileio
 from tfx.types import Artifact, artifact_utils
 from tfx.utils import io_utils, path_utils
 
+from components.cifar10_example_gen.executor import DISTINCT_IMAGES_PROPERTY
 from components.example_validator.executor import describe, read_anomalies
 from components.model_report import lineage, predictions, results
 from components.model_report.contents import ComponentTime, Contents, Push, ServingCheck, Source
@@ -106,7 +108,10 @@ def gather(
             predictions.predict(path_utils.serving_model_path(baseline.uri), test) if baseline else None
         ),
         statistics={
-            split: split_statistics(stats_artifact_utils.load_statistics(one["statistics"], split).proto())
+            split: dataclasses.replace(
+                split_statistics(stats_artifact_utils.load_statistics(one["statistics"], split).proto()),
+                distinct_images=_distinct_images(one["examples"], split),
+            )
             for split in _in_usual_order(artifact_utils.decode_split_names(one["statistics"].split_names))
         },
         anomalies={
@@ -185,6 +190,12 @@ def _tuned(hyperparameters_uri: str) -> dict[str, Any]:
 def _in_usual_order(splits: Sequence[str]) -> list[str]:
     usual = (features.TRAIN_SPLIT, features.VALIDATION_SPLIT, features.TEST_SPLIT)
     return [split for split in usual if split in splits]
+
+
+def _distinct_images(examples: Artifact, split: str) -> int | None:
+    """As ExampleGen has counted them; None for examples from before it did."""
+    name = DISTINCT_IMAGES_PROPERTY.format(split=split)
+    return examples.get_int_custom_property(name) if examples.has_custom_property(name) else None
 
 
 def _properties(artifact: Artifact) -> dict[str, Any]:

@@ -102,6 +102,8 @@ def test_the_artifact_tells_what_is_in_it(batches_examples):
     counts = {split: len(read(batches_examples, split)) for split in ("train", "validation", "test")}
     assert {s: batches_examples.get_int_custom_property(f"{s}_examples") for s in counts} == counts
     assert counts["train"] + counts["validation"] == 150
+    distinct = {split: len({image for image, _ in read(batches_examples, split)}) for split in counts}
+    assert {s: batches_examples.get_int_custom_property(f"{s}_distinct_images") for s in counts} == distinct
     assert batches_examples.get_string_custom_property("payload_format") == "FORMAT_TF_EXAMPLE"
     assert batches_examples.get_string_custom_property("file_format") == "tfrecords_gzip"
     assert not batches_examples.has_custom_property("data_sha256")
@@ -170,6 +172,15 @@ def test_an_added_image_moves_no_other(tmp_path):
     after = generate(write_zip(tmp_path / "2.zip", more), tmp_path / "2")
     for split in ("train", "validation"):
         assert set(read(before, split)) <= set(read(after, split))
+
+
+def test_an_image_that_is_there_twice_is_counted_once(tmp_path):
+    files = image_files(images_a_class=16)
+    copied = {f"train/cat/copy-{Path(name).name}": files[name] for name in list(files) if name.startswith("train/cat/")}
+    assert len(copied) == 16
+    examples = generate(write_folder(tmp_path / "tree", files | copied), tmp_path / "examples", validation_fraction=0)
+    number = examples.get_int_custom_property("train_examples")
+    assert examples.get_int_custom_property("train_distinct_images") == number - len(copied)
 
 
 def test_without_validation_there_is_no_such_split(batches_folder, tmp_path):

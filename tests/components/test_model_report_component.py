@@ -80,12 +80,12 @@ def statistics(labels, bytes_stats=False) -> statistics_pb2.DatasetFeatureStatis
     image.path.step.append(features.IMAGE_KEY)
     label.path.step.append(features.LABEL_KEY)
     found = image.bytes_stats if bytes_stats else image.string_stats
-    found.unique = len(labels) - 2
     found.common_stats.num_non_missing = len(labels) - 1
     if bytes_stats:
         image.bytes_stats.avg_num_bytes = 2000.5
     else:
         image.string_stats.avg_length = 2000.5
+        image.string_stats.unique = len(labels) - 2
     label.string_stats.common_stats.num_non_missing = len(labels)
     for index, count in enumerate(np.bincount(labels)):
         label.string_stats.rank_histogram.buckets.add(label=str(index), sample_count=float(count))
@@ -114,7 +114,9 @@ def inputs(tmp_path_factory):
             (folder / file).write_bytes(content.SerializeToString())
     versions = {"library_versions": json.dumps({"tensorflow": "2.0.1"}), "machine": "Linux x86_64, 4 CPU cores"}
     made = {
-        "examples": artifact(standard_artifacts.Examples, root / "examples", data_sha256="cd" * 32),
+        "examples": artifact(
+            standard_artifacts.Examples, root / "examples", data_sha256="cd" * 32, test_distinct_images=39
+        ),
         "statistics": artifact(standard_artifacts.ExampleStatistics, root / "statistics"),
         "anomalies": artifact(standard_artifacts.ExampleAnomalies, root / "anomalies"),
         "model": save_model(root / "model", NOW, **versions),
@@ -177,6 +179,10 @@ def test_a_baseline_that_holds_no_model_counts_as_none(inputs, tmp_path):
     }
     for changed in (alone, {**alone, "baseline_model": []}):
         contents = gather.gather(inputs | changed, dataclasses.asdict(make_settings("sample")), {})
+        assert {split: found.distinct_images for split, found in contents.statistics.items()} == {
+            "train": None,
+            "test": 39,
+        }
         assert contents.baseline_predictions is None
         assert contents.baseline_results is None
         assert contents.components is None
@@ -226,12 +232,12 @@ def test_an_empty_split_is_named(tmp_path):
         read_split(str(tmp_path))
 
 
-@pytest.mark.parametrize("bytes_stats", [False, True])
-def test_statistics_of_a_split(bytes_stats):
+@pytest.mark.parametrize(("bytes_stats", "distinct_images"), [(False, 2), (True, None)])
+def test_statistics_of_a_split(bytes_stats, distinct_images):
     found = split_statistics(statistics(np.array([0, 0, 3, 9]), bytes_stats))
     assert found.labels == (2, 0, 0, 1, 0, 0, 0, 0, 0, 1)
     assert (found.examples, found.missing_labels, found.missing_images) == (4, 0, 1)
-    assert (found.distinct_images, found.mean_image_bytes) == (2, 2000.5)
+    assert (found.distinct_images, found.mean_image_bytes) == (distinct_images, 2000.5)
 
 
 def test_statistics_may_leave_images_out_but_not_labels():
