@@ -79,7 +79,7 @@ def measure(sizes: Sequence[int], rounds: int, work_dir: Path, file: Path) -> No
         StageError: a run failed.
         ValueError: a size is not possible; says which are.
     """
-    release = jars.release_for()
+    release = jars.chosen_release()
     jar_dir = jars.fetch(release)
     work_dir.mkdir(parents=True, exist_ok=True)
     circumstances = experiments.circumstances() | {

@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "start":
             print(_start(options.task_managers, options.slots))
         elif options.command == "fetch":
-            release = jars.release_for()
+            release = jars.chosen_release()
             print(f"{release}: {jars.fetch(release)}")
         else:
             print(_stop() if options.command == "stop" else _status())
@@ -44,7 +44,7 @@ def _start(task_managers: int, slots: int) -> str:
     running = Cluster.find(FOLDER)
     if running and running.task_managers:
         return f"It runs already.\n{_usage(running)}"
-    release = jars.release_for()
+    release = jars.chosen_release()
     cluster = Cluster(FOLDER, jars.fetch(release), slots=slots)
     cluster.start(task_managers)
     return f"{release}: {task_managers} task managers with {slots} slots each.\n{_usage(cluster)}"

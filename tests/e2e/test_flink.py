@@ -32,7 +32,7 @@ from pipeline.flink.cluster import Cluster, running_cluster
 from pipeline.pipeline import create_pipeline
 from pipeline.settings import BUNDLED_SAMPLE, SAMPLE
 
-RELEASE = jars.release_for()
+RELEASE = jars.chosen_release()
 MISSING = jars.missing(RELEASE)
 pytestmark = [pytest.mark.skipif(bool(MISSING), reason=f"no Flink here: {MISSING}"), pytest.mark.timeout(1800)]
 
