@@ -71,7 +71,7 @@ def test_without_maven_or_java_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(FlinkError, match="install Maven"):
         jars.fetch(RELEASE, tmp_path / "cache")
-    assert "openjdk" in (jars.missing(RELEASE, tmp_path / "cache") or "")
+    assert "default-jre-headless" in (jars.missing(RELEASE, tmp_path / "cache") or "")
 
 
 def test_what_is_missing_is_said(tmp_path, programs):
