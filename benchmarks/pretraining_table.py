@@ -24,8 +24,8 @@ HEADER = (
     "n",
     "test accuracy, %",
     "gain over scratch",
+    "passes of pre-training",
     "steps on labels",
-    "seconds (pre-training + training)",
 )
 
 Groups = dict[tuple[float, str], list[Row]]
@@ -49,7 +49,8 @@ def markdown(rows: Sequence[Row]) -> str:
         f"Measured by commands like `{newest['command']}`, {newest['date'][:10]}, {hardware}, {newest['threads']} "
         f"threads; {versions}. Data: {data['name']}, {data['train']:,} training images, {data['test']:,} test images, "
         f"SHA-256 {data['digest'][:12]}. Accuracy is that of the exported model of the last epoch, mean ± "
-        "standard deviation over n seeds; a seed chooses the labels too. Gain: of the means, in percentage points.",
+        "standard deviation over n seeds; a seed chooses the labels too. Gain: of the means, in percentage points. A "
+        "pass of pre-training shows each image four times.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -82,13 +83,12 @@ def _line(found: Groups, fraction: float, arm: str) -> list[object]:
     accuracy = spread([row["test_accuracy"] for row in members])
     scratch = [row["test_accuracy"] for row in found.get((fraction, "scratch"), [])]
     gain = f"{100 * (accuracy.mean - statistics.mean(scratch)):+.1f}" if scratch and arm != "scratch" else ""
-    seconds, before = (statistics.mean(row[name] for row in members) for name in ("seconds", "pretraining_seconds"))
     return [
         f"{members[0]['labels']:,} ({fraction:.0%})",
         ARM_NAMES[arm],
         len(members),
         accuracy.percent(),
         gain,
+        members[0]["pretraining_epochs"] if members[0]["pretraining"] else 0,
         f"{members[0]['steps']:,}",
-        f"{before:,.0f} + {seconds:,.0f}",
     ]

@@ -119,7 +119,8 @@ def test_table_and_chart_show_the_newest_experiment(tmp_path: Path, made_up: lis
         ["| 45,000 (100%)", "pre-trained, then trained", "2", "60.5 ± 0.7", "+10.0"],
         ["| 45,000 (100%)", "from scratch, as many images as both", "2", "55.5 ± 0.7", "+5.0"],
     ]
-    assert lines[3].endswith("| 1,053 | 480 + 180 |")
+    assert [line.split(" | ")[5] for line in lines[2:5]] == ["0", "2", "0"]
+    assert lines[3].endswith("| 2 | 1,053 |")
     content = (tmp_path / "pretraining.png").read_bytes()
     assert content[:8] == b"\x89PNG\r\n\x1a\n"
     width, height = struct.unpack(">II", content[16:24])
