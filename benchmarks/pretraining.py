@@ -184,9 +184,8 @@ def measure_case(case: Case, examples: Examples, data_digest: str, work_dir: Pat
 
     Returns:
         `test_accuracy` and `val_accuracy` in [0, 1]; `labels`, the number of labelled images used; `steps` on them;
-        `seconds` of training and `pretraining_seconds`, the epochs' sums of time on the clock, pauses
-        included; `history` and `pretraining_history`, a
-        dictionary an epoch.
+        `seconds` of training and `pretraining_seconds`, the epochs' sums of time on the clock, pauses included;
+        `history` and `pretraining_history`, a dictionary an epoch.
     """
     from models import label_subset, pretraining, training
     from models.fitting import count_steps
