@@ -1,8 +1,8 @@
 """Examples on their way from the readers to the files that they are written to, in order, and in little memory.
 
-An external merge sort: a reader collects some examples, sorts them and writes them to a file of their own, a *run*; who
-writes an output file reads from all runs what belongs next, a piece at a time. What goes through Beam is where things
-are. Beam's own grouping would hold all examples in memory, several times.
+An external sort: a reader collects some examples, puts them into bins, which are in order, and writes them to a file of
+their own, a *run*; who writes an output file reads the next bins from all runs and sorts them, a piece at a time. What
+goes through Beam is where things are. Beam's own grouping would hold all examples in memory, several times.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Section(NamedTuple):
 
 
 def write_run(folder: str, entries: Iterable[Entry]) -> Section:
-    """Writes examples of one output file as a run.
+    """Writes examples of one output file as a run, bin after bin.
 
     Args:
         folder: That all workers share; made when absent.
