@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -115,9 +115,11 @@ def descendants(pid: int) -> list[int]:
         parent = waiting.pop()
         try:
             tasks = list(Path(f"/proc/{parent}/task").iterdir())
-            waiting += [int(child) for task in tasks for child in (task / "children").read_text().split()]
         except (FileNotFoundError, ProcessLookupError):
             continue
+        for task in tasks:
+            with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended: its process may go on
+                waiting += [int(child) for child in (task / "children").read_text().split()]
         found.append(parent)
     return found
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -48,6 +49,25 @@ def test_a_child_of_a_child_is_seen_with_its_memory_its_work_and_what_it_writes(
 def test_this_process_is_its_own_tree():
     assert os.getpid() in process_tree.descendants(os.getpid())
     assert process_tree.resident_bytes(os.getpid()) > MIB
+
+
+def test_a_process_whose_threads_come_and_go_stays_in_its_tree():
+    ended = threading.Event()
+
+    def come_and_go() -> None:
+        while not ended.is_set():
+            thread = threading.Thread(target=lambda: None)
+            thread.start()
+            thread.join()
+
+    coming = threading.Thread(target=come_and_go)
+    coming.start()
+    try:
+        found = [process_tree.descendants(os.getpid()) for _ in range(2000)]
+    finally:
+        ended.set()
+        coming.join()
+    assert all(os.getpid() in each for each in found)
 
 
 def watch_of(*readings: Reading) -> Watch:

@@ -81,7 +81,7 @@ def test_tensorboard_shows_all_runs(output_dir):
                     shown = json.load(answer)
                 time.sleep(0.5)
         finally:
-            os.killpg(process.pid, signal.SIGINT)
+            os.killpg(process.pid, signal.SIGTERM)  # a shell's background jobs ignore SIGINT
     assert set(shown) == {f"{name}/train" for name in tensorboard.find_logs(folder)}
 
 
