@@ -27,7 +27,7 @@ def versions(packages: Sequence[str]) -> dict[str, str]:
 
 
 def process_cpu_s(pid: int) -> float:
-    """Processor time that a process has taken so far, in seconds, to 0.01 (see proc(5), `stat`)."""
+    """Processor time that a process has taken so far, in seconds, up to 0.02 too low (see proc(5), `stat`)."""
     after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     user, system = int(after_name[11]), int(after_name[12])
     return (user + system) / os.sysconf("SC_CLK_TCK")
