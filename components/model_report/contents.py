@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from components.model_report.data import SplitStatistics
-from components.model_report.predictions import LabeledExamples, Predictions
+from components.model_report.gallery import Gallery
+from components.model_report.predictions import Predictions
 from components.model_report.results import Results
 from models import features
 
@@ -78,8 +79,9 @@ class Contents:
         serving_checks: How that was found; empty where TFX's InfraValidator has done it.
         push: What the Pusher did.
         history: A mapping an epoch: `models.checkpoint.Epoch`'s fields, as texts or numbers.
-        examples: The test split.
-        predictions: The candidate's answers to it.
+        gallery: The test images that are shown.
+        image_files: By position in the test split, the files of those, as they came: PNG or JPEG.
+        predictions: The candidate's answers to the test split.
         baseline_predictions: The last blessed model's; None where there was none.
         statistics: By split.
         anomalies: By split, a line each; none is an empty list.
@@ -102,7 +104,8 @@ class Contents:
     serving_checks: Sequence[ServingCheck]
     push: Push
     history: Sequence[Mapping[str, Any]]
-    examples: LabeledExamples
+    gallery: Gallery
+    image_files: Mapping[int, bytes]
     predictions: Predictions
     baseline_predictions: Predictions | None
     statistics: Mapping[str, SplitStatistics]

@@ -22,7 +22,7 @@ from tfx.utils import io_utils, path_utils
 
 from components.cifar10_example_gen.executor import DISTINCT_IMAGES_PROPERTY
 from components.example_validator.executor import describe, read_anomalies
-from components.model_report import lineage, predictions, results
+from components.model_report import gallery, lineage, predictions, results
 from components.model_report.contents import ComponentTime, Contents, Push, ServingCheck, Source
 from components.model_report.data import split_statistics
 from components.served_model.presence import holds_model
@@ -91,7 +91,10 @@ def gather(
         baseline = None
     evaluation_uri = one["evaluation"].uri
     tuned = _tuned(one["hyperparameters"].uri) if "hyperparameters" in one else {}
-    test = predictions.read_split(artifact_utils.get_split_uri([one["examples"]], features.TEST_SPLIT))
+    test = artifact_utils.get_split_uri([one["examples"]], features.TEST_SPLIT)
+    asked = [one["model"], *([baseline] if baseline else [])]
+    now, *before = predictions.predict([path_utils.serving_model_path(model.uri) for model in asked], test)
+    shown = gallery.choose(now, *before)
     return Contents(
         pipeline=pipeline,
         run=run,
@@ -102,11 +105,10 @@ def gather(
         serving_checks=_serving_checks(one["serving_blessing"].uri),
         push=_push(one["pushed_model"]),
         history=_history(one["model_run"].uri),
-        examples=test,
-        predictions=predictions.predict(path_utils.serving_model_path(one["model"].uri), test),
-        baseline_predictions=(
-            predictions.predict(path_utils.serving_model_path(baseline.uri), test) if baseline else None
-        ),
+        gallery=shown,
+        image_files=dict(zip(shown.indices, predictions.read_images(test, shown.indices).files, strict=True)),
+        predictions=now,
+        baseline_predictions=before[0] if before else None,
         statistics={
             split: dataclasses.replace(
                 split_statistics(stats_artifact_utils.load_statistics(one["statistics"], split).proto()),

@@ -17,15 +17,10 @@ from PIL import Image
 
 from components.model_report import calibration, figures, results
 from components.model_report.contents import Contents
-from components.model_report.predictions import Predictions, accuracy_interval, flips, most_confident_mistakes
+from components.model_report.predictions import Predictions, accuracy_interval, flips
 from models import features
 
 TEMPLATES = Path(__file__).parent / "templates"
-
-SHOWN_IMAGES = 32
-SHOWN_MISTAKES = 24
-SHOWN_FLIPS = 16
-"""At most, in each direction."""
 
 _PIXELS_PER_INCH = 100
 _SHARPNESS = 1.5  # pixels of the PNG for one on the page
@@ -160,7 +155,6 @@ def render_html(contents: Contents, charts: Mapping[str, Chart]) -> str:
     }
     found = contents.predictions
     bins = calibration.reliability_bins(found.confidence, found.correct)
-    shown = range(min(SHOWN_IMAGES, len(found.labels)))
     return environment.get_template("page.html").render(
         contents=contents,
         charts=charts,
@@ -177,8 +171,8 @@ def render_html(contents: Contents, charts: Mapping[str, Chart]) -> str:
         bins=bins,
         ece=bins.expected_calibration_error,
         mean_confidence=float(found.confidence.mean()),
-        tiles=_tiles(contents, shown),
-        mistakes=_tiles(contents, most_confident_mistakes(found, SHOWN_MISTAKES)),
+        tiles=_tiles(contents, contents.gallery.first),
+        mistakes=_tiles(contents, contents.gallery.mistakes),
         comparison=_comparison(contents),
         settings=_flat(contents.settings),
     )
@@ -243,17 +237,14 @@ def draw_charts(contents: Contents) -> list[Chart]:
 def _image_figures(contents: Contents) -> Iterable[tuple[str, Figure]]:
     """The grids of images as figures, for those who want a file; the page has them as images of its own."""
     found = contents.predictions
-    chosen = {
-        "test_images": np.arange(min(SHOWN_IMAGES, len(found.labels))),
-        "confident_mistakes": most_confident_mistakes(found, SHOWN_MISTAKES),
-    }
+    chosen = {"test_images": contents.gallery.first, "confident_mistakes": contents.gallery.mistakes}
     for name, indices in chosen.items():
         if len(indices):
             with figures.theme(dark=False):
                 yield (
                     name,
                     figures.image_grid(
-                        np.stack([_pixels(contents.examples.files[i]) for i in indices]),
+                        np.stack([_pixels(contents.image_files[i]) for i in indices]),
                         [f"{_actual_and_predicted(found, i)}\n{found.confidence[i]:.0%}" for i in indices],
                         marked=list(~found.correct[indices]),
                     ),
@@ -318,8 +309,8 @@ def _comparison(contents: Contents) -> dict[str, Any] | None:
         "same": int((before.classes == now.classes).sum()),
         "gained": len(gained),
         "lost": len(lost),
-        "gained_tiles": _tiles(contents, gained[:SHOWN_FLIPS], before),
-        "lost_tiles": _tiles(contents, lost[:SHOWN_FLIPS], before),
+        "gained_tiles": _tiles(contents, contents.gallery.gained, before),
+        "lost_tiles": _tiles(contents, contents.gallery.lost, before),
     }
 
 
@@ -338,7 +329,7 @@ def _tiles(contents: Contents, indices: Iterable[int], before: Predictions | Non
         alt = f"Test image {index}: actual {actual}, predicted {said} with {probability}"
         tiles.append(
             Tile(
-                source=_image_uri(contents.examples.files[index]),
+                source=_image_uri(contents.image_files[index]),
                 title=_actual_and_predicted(found, index),
                 probability=probability,
                 note=note,

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from models import features
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 SIGNATURE = "classify"
 """The signature that is gated: serialized tf.Examples in, probabilities out."""
@@ -17,16 +21,14 @@ BATCH_SIZE = 250
 
 
 @dataclass(frozen=True, eq=False)
-class LabeledExamples:
-    """A split as ExampleGen has written it.
+class LabeledImages:
+    """Some images of a split.
 
     Attributes:
-        examples: n serialized tf.Examples.
         files: n image files, as they came: PNG or JPEG.
         labels: int64 [n], indices into CLASS_NAMES.
     """
 
-    examples: Sequence[bytes]
     files: Sequence[bytes]
     labels: np.ndarray
 
@@ -61,45 +63,84 @@ class Predictions:
         return self.classes == self.labels
 
 
-def read_split(folder: str) -> LabeledExamples:
-    """Read a split's gzipped TFRecords, in their order, which ExampleGen makes by a hash of the image.
+def read_images(split_dir: str, indices: Iterable[int]) -> LabeledImages:
+    """Read some images of a split. Goes through the files up to the last of them and keeps no others in memory.
+
+    Args:
+        split_dir: The split as ExampleGen has written it.
+        indices: Positions in the split, as in `Predictions`; in any order, which the result has too.
 
     Raises:
-        ValueError: There are none.
+        ValueError: The split holds no examples.
+        IndexError: It has fewer than that.
     """
     import tensorflow as tf
 
-    paths = sorted(tf.io.gfile.glob(posixpath.join(folder, "*")))
-    records = list(tf.data.TFRecordDataset(paths, compression_type="GZIP").as_numpy_iterator())
-    if not records:
-        raise ValueError(f"{folder} holds no examples to ask the model about.")
-    parsed = [tf.train.Example.FromString(record).features.feature for record in records]
-    return LabeledExamples(
-        examples=records,
-        files=[feature[features.IMAGE_KEY].bytes_list.value[0] for feature in parsed],
-        labels=np.array([feature[features.LABEL_KEY].int64_list.value[0] for feature in parsed], np.int64),
+    wanted = [int(index) for index in indices]
+    found: dict[int, tf.train.Example] = {}
+    for position, record in enumerate(_records(split_dir).take(max(wanted, default=-1) + 1).as_numpy_iterator()):
+        if position in wanted:
+            found[position] = tf.train.Example.FromString(record)
+    absent = sorted(set(wanted) - set(found))
+    if absent:
+        raise IndexError(f"{split_dir} has no image {absent[0]}.")
+    chosen = [found[index].features.feature for index in wanted]
+    return LabeledImages(
+        files=[feature[features.IMAGE_KEY].bytes_list.value[0] for feature in chosen],
+        labels=np.array([feature[features.LABEL_KEY].int64_list.value[0] for feature in chosen], np.int64),
     )
 
 
-def predict(model_dir: str, split: LabeledExamples, batch_size: int = BATCH_SIZE) -> Predictions:
-    """Ask a SavedModel about every image, batch by batch.
+def predict(model_dirs: Sequence[str], split_dir: str, batch_size: int = BATCH_SIZE) -> list[Predictions]:
+    """Ask SavedModels about every image of a split, which is read once, batch by batch.
 
     Args:
-        model_dir: Folder of the SavedModel.
-        split: What to ask about.
-        batch_size: Images in memory at once, decoded.
+        model_dirs: Folders of the SavedModels.
+        split_dir: The split as ExampleGen has written it.
+        batch_size: Images in memory at once.
+
+    Returns:
+        A model each, with the images in the order of the files, which ExampleGen makes by a hash of the image.
+
+    Raises:
+        ValueError: The split holds no examples.
     """
     import tensorflow as tf
 
-    # The signature alone would not keep the variables alive.
-    loaded = tf.saved_model.load(model_dir)
-    signature = loaded.signatures[SIGNATURE]
-    batches = [
-        signature(inputs=tf.constant(split.examples[start : start + batch_size]))["scores"].numpy()
-        for start in range(0, len(split.examples), batch_size)
+    # The signatures alone would not keep the variables alive.
+    loaded = [tf.saved_model.load(model_dir) for model_dir in model_dirs]
+    signatures = [model.signatures[SIGNATURE] for model in loaded]
+    label = {features.LABEL_KEY: tf.io.FixedLenFeature([], tf.int64)}
+    labels: list[np.ndarray] = []
+    scores: list[list[np.ndarray]] = [[] for _ in signatures]
+    for examples in _records(split_dir).batch(batch_size):
+        labels.append(tf.io.parse_example(examples, label)[features.LABEL_KEY].numpy())
+        for answers, signature in zip(scores, signatures, strict=True):
+            answers.append(signature(inputs=examples)["scores"].numpy())
+    if not labels:
+        raise ValueError(f"{split_dir} holds no examples to ask the model about.")
+    return [
+        Predictions(
+            labels=np.concatenate(labels),
+            probabilities=np.concatenate(answers),
+            num_weights=sum(int(np.prod(variable.shape)) for variable in signature.variables),
+        )
+        for answers, signature in zip(scores, signatures, strict=True)
     ]
-    num_weights = sum(int(np.prod(variable.shape)) for variable in signature.variables)
-    return Predictions(split.labels, np.concatenate(batches), num_weights)
+
+
+def _records(split_dir: str) -> tf.data.Dataset:
+    """A split's serialized tf.Examples.
+
+    Raises:
+        ValueError: There are no files.
+    """
+    import tensorflow as tf
+
+    paths = sorted(tf.io.gfile.glob(posixpath.join(split_dir, "*")))
+    if not paths:
+        raise ValueError(f"{split_dir} holds no examples.")
+    return tf.data.TFRecordDataset(paths, compression_type="GZIP")
 
 
 def most_confident_mistakes(predictions: Predictions, count: int) -> np.ndarray:

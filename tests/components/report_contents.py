@@ -9,9 +9,10 @@ from html.parser import HTMLParser
 import numpy as np
 from PIL import Image
 
+from components.model_report import gallery
 from components.model_report.contents import ComponentTime, Contents, Push, ServingCheck, Source
 from components.model_report.data import SplitStatistics
-from components.model_report.predictions import LabeledExamples, Predictions
+from components.model_report.predictions import Predictions
 from components.model_report.results import CHANGE, VALUE, Results, Threshold
 from models import features
 from pipeline.settings import make_settings
@@ -88,6 +89,7 @@ def make_contents(
     labels = np.arange(images) % NUM_CLASSES
     predictions = make_predictions(labels, skill, seed=1, never=never)
     before = make_predictions(labels, 1.5, seed=2) if baseline else None
+    shown = gallery.choose(predictions, before)
     before_results = make_results(before, 0.0, 0.0) if before else None
     results = make_results(predictions, floor, 0.2, before_results.accuracy if before_results else None)
     settings = make_settings(
@@ -117,7 +119,8 @@ def make_contents(
         serving_checks=[ServingCheck("latency", served, "median 0.003 s ≤ 0.2 s <latency_budget_s>")],
         push=Push("1700000000", "/models/1700000000", True) if blessed else Push(),
         history=history,
-        examples=LabeledExamples([b""] * images, [png(index % 20) for index in range(images)], labels),
+        gallery=shown,
+        image_files={index: png(index % 20) for index in shown.indices},
         predictions=predictions,
         baseline_predictions=before,
         statistics={

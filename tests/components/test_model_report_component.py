@@ -19,7 +19,7 @@ from components.model_report import gather, lineage, page
 from components.model_report.component import Report
 from components.model_report.data import split_statistics
 from components.model_report.executor import Executor
-from components.model_report.predictions import predict, read_split
+from components.model_report.predictions import predict, read_images
 from models import features
 from pipeline.settings import make_settings
 
@@ -219,17 +219,35 @@ def test_a_cached_component_has_the_seconds_of_its_work(tmp_path):
 
 
 def test_predictions_are_those_of_the_signature_whatever_the_batch(inputs):
-    split = read_split(artifact_utils.get_split_uri(inputs["examples"], "test"))
-    assert np.array_equal(split.labels, LABELS)
-    assert split.files[3] == png(3)
+    split = artifact_utils.get_split_uri(inputs["examples"], "test")
+    now, before = (f"{inputs[key][0].uri}/Format-Serving" for key in ("model", "baseline_model"))
     for batch_size in (7, 1000):
-        found = predict(f"{inputs['model'][0].uri}/Format-Serving", split, batch_size)
-        assert np.array_equal(found.probabilities, NOW.astype(np.float32))
+        of_now, of_before = predict([now, before], split, batch_size)
+        for found, expected in ((of_now, NOW), (of_before, BEFORE)):
+            assert np.array_equal(found.labels, LABELS)
+            assert np.array_equal(found.probabilities, expected.astype(np.float32))
 
 
-def test_an_empty_split_is_named(tmp_path):
-    with pytest.raises(ValueError, match="holds no examples"):
-        read_split(str(tmp_path))
+def test_images_are_read_by_their_position_in_the_split(inputs):
+    split = artifact_utils.get_split_uri(inputs["examples"], "test")
+    found = read_images(split, np.array([7, 3, 7]))
+    assert found.files == [png(7 % 5), png(3), png(7 % 5)]
+    assert np.array_equal(found.labels, LABELS[[7, 3, 7]])
+    assert read_images(split, []).files == []
+    with pytest.raises(IndexError, match=f"Split-test has no image {len(LABELS)}"):
+        read_images(split, [0, len(LABELS), 10**6])
+    with pytest.raises(IndexError, match="has no image -1"):
+        read_images(split, [-1, 2])
+
+
+def test_an_empty_split_is_named(inputs, tmp_path):
+    model = f"{inputs['model'][0].uri}/Format-Serving"
+    with pytest.raises(ValueError, match=f"{tmp_path} holds no examples"):
+        predict([model], str(tmp_path))
+    with tf.io.TFRecordWriter(str(tmp_path / "examples.gz"), options="GZIP"):
+        pass
+    with pytest.raises(ValueError, match=f"{tmp_path} holds no examples"):
+        predict([model], str(tmp_path))
 
 
 @pytest.mark.parametrize(("bytes_stats", "distinct_images"), [(False, 2), (True, None)])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from components.model_report import figures
+from components.model_report import figures, gallery
 from components.model_report.calibration import reliability_bins
 from components.model_report.predictions import Predictions, accuracy_interval, flips, most_confident_mistakes
 from models import features
@@ -163,3 +163,17 @@ def test_accuracy_interval_is_wilsons():
     assert low == 0
     assert high == pytest.approx(0.1611, abs=5e-5)
     assert accuracy_interval(20, 20) == pytest.approx((1 - high, 1))
+
+
+def test_the_gallery_is_of_the_first_the_most_confident_mistakes_and_what_has_changed():
+    labels = [0] * 40
+    now = predictions(labels, [0] * 20 + [1] * 20, [0.5 + index / 100 for index in range(40)])
+    alone = gallery.choose(now)
+    assert alone.first.tolist() == list(range(32))
+    assert alone.mistakes.tolist() == list(range(39, 19, -1))
+    assert len(alone.gained) == len(alone.lost) == 0
+    before = predictions(labels, [1] * 20 + [0] * 2 + [1] * 18, [0.5] * 40)
+    compared = gallery.choose(now, before)
+    assert compared.gained.tolist() == list(range(19, 3, -1))
+    assert compared.lost.tolist() == [21, 20]
+    assert compared.indices == list(range(40))
