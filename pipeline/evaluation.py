@@ -117,7 +117,7 @@ def read_verdict(evaluator: Execution) -> Verdict:
         elif not threshold.class_name:
             checks.append(_check(threshold.metric, threshold, "accuracy_floor"))
     if len(checks) == 1:
-        checks.append("–   no blessed model before this one: accuracy_tolerance does not apply")
+        checks.append("–   no earlier blessed model to compare with: accuracy_tolerance does not apply")
     checks.append(_check(f"recall of the worst class, {worst.class_name},", worst, "class_recall_floor"))
     return Verdict(found.blessed, found.accuracy, tuple(checks))
 
