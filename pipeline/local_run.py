@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline import console
+from pipeline import console, folder_lock
 from pipeline.settings import BUNDLED_SAMPLE, OFFICIAL, SAMPLE, Settings
 
 if TYPE_CHECKING:
@@ -33,7 +31,7 @@ def run(settings: Settings, change: Callable[[Pipeline], None] | None = None) ->
     started = time.monotonic()
     log_file = settings.log_dir / time.strftime("%Y%m%d-%H%M%S.log")
     try:
-        with exclusive(settings.profile_dir):
+        with folder_lock.exclusive(settings.profile_dir):
             data = locate_data(settings.data)  # a download shows its progress on standard error
             print(describe(settings, data), flush=True)
             with console.frameworks_to(None if settings.verbose else log_file):
@@ -106,34 +104,3 @@ def describe(settings: Settings, data: str) -> str:
         f"Python {platform.python_version()}, TFX {version('tfx')}, TensorFlow {version('tensorflow')},"
         f" Keras {version('keras')}, {os.cpu_count()} CPU cores"
     )
-
-
-@contextlib.contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Hold a folder against other runs: the artifacts, checkpoints and SQLite metadata in it are one run's at a time.
-
-    Runs that share a metadata server only, each with a folder of its own, go on side by side.
-
-    Raises:
-      RuntimeError: Another run holds it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RuntimeError(f"another run is using {folder}: wait for it, or choose another output_dir") from None
-        yield
-
-
-def in_use(folder: Path) -> bool:
-    """Whether a run holds a folder at this moment."""
-    lock = folder / ".lock"
-    if not lock.exists():
-        return False
-    with open(lock) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False

@@ -13,7 +13,7 @@ from typing import Any
 
 from components.model_report import lineage
 from components.model_report.lineage import Execution, Run
-from pipeline import local_run, metadata_store
+from pipeline import folder_lock, metadata_store
 from pipeline.metadata_store import NotFoundError
 from pipeline.settings import Settings
 
@@ -146,7 +146,7 @@ def summaries(output_dir: Path, profile: str) -> list[Summary]:
         ServerError: its runs are on a server that cannot be used.
     """
     runs = runs_of(output_dir, profile)
-    in_use = local_run.in_use(Settings(profile=profile, output_dir=str(output_dir)).profile_dir)
+    in_use = folder_lock.in_use(Settings(profile=profile, output_dir=str(output_dir)).profile_dir)
     return [summarize(profile, run, under_way=in_use and run is runs[-1]) for run in runs]
 
 

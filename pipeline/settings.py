@@ -29,7 +29,7 @@ from models import features
 from models.hyperparameters import Hyperparameters
 from pipeline.beam import Beam
 from pipeline.cluster import Cluster
-from pipeline.metadata_store import Server
+from pipeline.metadata_server import Server
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 BUNDLED_SAMPLE = PROJECT_ROOT / "data" / "cifar-10-sample-binary.tar.gz"

@@ -9,7 +9,7 @@ from pathlib import Path
 import metadata_servers
 
 from components.model_report import lineage
-from pipeline import local_run, metadata_store, runs
+from pipeline import folder_lock, metadata_store, runs
 from pipeline.settings import PROJECT_ROOT, Settings, make_settings
 
 RUN_S = 600
@@ -17,9 +17,9 @@ RUN_S = 600
 HOLD = """
 import sys
 from pathlib import Path
-from pipeline import local_run
+from pipeline import folder_lock
 
-with local_run.exclusive(Path(sys.argv[1])):
+with folder_lock.exclusive(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -82,7 +82,7 @@ def test_a_folder_that_another_process_uses_is_refused_and_left_alone(small_data
         assert f"another run is using {folder}: wait for it" in output
         assert sorted(folder.rglob("*")) == before
         other.kill()  # what a killed run leaves holds nothing
-    with local_run.exclusive(folder):
+    with folder_lock.exclusive(folder):
         pass
 
 

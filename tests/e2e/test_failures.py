@@ -3,7 +3,7 @@
 import numpy as np
 from archives import RECORD_BYTES, write_archive
 
-from pipeline import local_run, runs
+from pipeline import folder_lock, local_run, runs
 
 
 def test_truncated_batch_is_named(settings_for, small_batches, tmp_path, capfd):
@@ -36,7 +36,7 @@ def test_missing_data_is_named(settings_for, tmp_path, capfd):
 
 def test_a_second_run_at_once_is_refused(settings_for, capfd):
     settings = settings_for()
-    with local_run.exclusive(settings.profile_dir):
+    with folder_lock.exclusive(settings.profile_dir):
         assert local_run.run(settings) == 1
     assert "another run is using" in capfd.readouterr().out
 

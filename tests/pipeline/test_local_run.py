@@ -25,10 +25,3 @@ def test_a_download_shows_its_progress_and_its_failure(settings, monkeypatch, ca
     assert "10 % of 170.1 MB" in shown.err  # not in a log file that nobody watches
     assert "The run failed: the server answers 404. Check the URL." in shown.out
     assert "Log:" not in shown.out  # there is none yet
-
-
-def test_a_folder_is_in_use_while_a_run_holds_it(settings):
-    assert not local_run.in_use(settings.profile_dir)
-    with local_run.exclusive(settings.profile_dir):
-        assert local_run.in_use(settings.profile_dir)
-    assert not local_run.in_use(settings.profile_dir)

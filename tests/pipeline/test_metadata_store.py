@@ -15,7 +15,7 @@ from tfx.types.standard_artifacts import Schema
 
 from components.model_report import lineage
 from pipeline import metadata_store, runs
-from pipeline.metadata_store import Server
+from pipeline.metadata_server import Server
 from pipeline.named_runner import NamedRunner
 from pipeline.settings import PROJECT_ROOT, make_settings
 
