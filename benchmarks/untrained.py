@@ -50,7 +50,7 @@ def run_fn(fn_args: FnArgs) -> None:
     savedmodel_dir = tft.TFTransformOutput(fn_args.transform_graph_path).transform_savedmodel_dir
     transform_graph = input_pipeline.load_transform_graph(savedmodel_dir)
     _, network = training.compile_model(hyperparameters, devices.configure_devices(hyperparameters), steps=1)
-    signatures.export(network, transform_graph, fn_args.serving_model_dir)
+    signatures.export(network, transform_graph, fn_args.serving_model_dir, hyperparameters)
     images = input_pipeline.read_examples(fn_args.eval_files).images[: max(warmup.BATCH_SIZES)]
     warmup.write_requests(images.numpy(), fn_args.serving_model_dir)
     nothing = checkpoint.Epoch(

@@ -60,12 +60,12 @@ GEOMETRIES = {
             Convolution(256, 1, pool=2),
         )
     ),
-    # A first layer that fits small images, and AlexNet's own 3x3 kernels behind it. 64 -> 32 -> 16 -> 8 -> 4.
+    # A first layer that fits small images, and a 3x3 kernel on each map before it is pooled. 64 -> 32 -> 16 -> 8 -> 4.
     "alexnet_fit": Geometry(
         (
-            Convolution(64, 5, strides=2, pool=2),
-            Convolution(192, 3, pool=2),
-            Convolution(384, 3),
+            Convolution(64, 5, strides=2),
+            Convolution(128, 3, pool=2),
+            Convolution(256, 3, pool=2),
             Convolution(256, 3),
             Convolution(256, 3, pool=2),
         ),

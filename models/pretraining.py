@@ -38,7 +38,8 @@ def run_fn(fn_args: FnArgs) -> None:
 
     Args:
         fn_args: from TFX; `custom_config` as `TrainingConfig` describes it, with `epochs` as the number of passes over
-            the images, each in all four rotations. `weight_averaging` and `test_time_flip` are not used.
+            the images, each in all four rotations. `weight_averaging` and what
+            begins with `test_time` are not used.
 
     Raises:
         ValueError: a setting or the data is not usable; the message says which.

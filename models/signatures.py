@@ -8,18 +8,20 @@ import tensorflow as tf
 
 from models import features, image_checks, input_pipeline
 from models.alexnet import EMBEDDING_LAYER
+from models.hyperparameters import Hyperparameters
 
 
 class AlexNetServing(tf.Module):
     """AlexNet and its preprocessing, as TensorFlow Serving and TensorFlow Model Analysis call them."""
 
-    def __init__(self, model: keras.Model, transform_graph: Any, test_time_flip: bool = False) -> None:
+    def __init__(self, model: keras.Model, transform_graph: Any, hyperparameters: Hyperparameters) -> None:
         """Holds what the SavedModel has to contain.
 
         Args:
             model: from `build_alexnet`, trained.
             transform_graph: from `input_pipeline.load_transform_graph`.
-            test_time_flip: whether probabilities and embeddings are means over an image and its mirror image.
+            hyperparameters: uses `test_time_flip` and `test_time_shift`: which views of an image the probabilities
+                and embeddings are means over.
         """
         super().__init__(name="alexnet_serving")
         network = keras.Model(model.inputs, [model.get_layer(EMBEDDING_LAYER).output, model.outputs[0]])
@@ -28,7 +30,8 @@ class AlexNetServing(tf.Module):
         self._call_network = functools.partial(network, training=False)
         self._weights = [weight.value for weight in network.weights]
         self.transform_graph = transform_graph
-        self._test_time_flip = test_time_flip
+        self._shift = hyperparameters.test_time_shift
+        self._flip = hyperparameters.test_time_flip
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
     def serving_default(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -67,7 +70,7 @@ class AlexNetServing(tf.Module):
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
     def embeddings(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Describes images by the last hidden layer; with `test_time_flip` by its mean, from both sides.
+        """Describes images by the last hidden layer; with several views at test time by its mean over them.
 
         Args:
             image_bytes: string [N], encoded image files.
@@ -86,24 +89,34 @@ class AlexNetServing(tf.Module):
         images, _ = input_pipeline.transform(self.transform_graph, image_bytes, tf.zeros([batch_size], tf.int64))
         # TensorFlow's convolution on the CPU fails on an empty batch: it gets a blank image, whose answer is cut off.
         images = tf.cond(batch_size > 0, lambda: images, lambda: tf.zeros([1, *images.shape[1:]]))
-        if self._test_time_flip:
-            both = self._call_network(tf.concat([images, images[:, :, ::-1]], axis=0))
-            embeddings, probabilities = (tf.add_n(tf.split(outputs, 2)) / 2 for outputs in both)
-        else:
-            embeddings, probabilities = self._call_network(images)
+        views = self._views(images)
+        answers = self._call_network(tf.concat(views, axis=0))
+        embeddings, probabilities = (tf.add_n(tf.split(answer, len(views))) / len(views) for answer in answers)
         return embeddings[:batch_size], probabilities[:batch_size]
 
+    def _views(self, images: tf.Tensor) -> list[tf.Tensor]:
+        """What the answer to each image is the mean over: float32 [N, 64, 64, 3] each, the images themselves first."""
+        views = [images]
+        if self._shift:
+            size, edge = features.MODEL_IMAGE_SIZE, self._shift
+            # What a shift brings in is the mirror image of what is beside it.
+            padded = tf.pad(images, [[0, 0], [edge, edge], [edge, edge], [0, 0]], mode="REFLECT")
+            views += [padded[:, start : start + size, start : start + size] for start in (0, 2 * edge)]
+        if self._flip:
+            views += [view[:, :, ::-1] for view in views]
+        return views
 
-def export(model: keras.Model, transform_graph: Any, export_dir: str, test_time_flip: bool = False) -> None:
+
+def export(model: keras.Model, transform_graph: Any, export_dir: str, hyperparameters: Hyperparameters) -> None:
     """Writes the SavedModel with the signatures `serving_default`, `classify` and `embeddings`.
 
     Args:
         model: from `build_alexnet`, trained, of dtype policy float32.
         transform_graph: from `input_pipeline.load_transform_graph`.
         export_dir: where to; made when absent.
-        test_time_flip: whether every answer is the mean over an image and its mirror image.
+        hyperparameters: as for `AlexNetServing`.
     """
-    serving = AlexNetServing(model, transform_graph, test_time_flip)
+    serving = AlexNetServing(model, transform_graph, hyperparameters)
     signatures = {
         "serving_default": serving.serving_default,
         "classify": serving.classify,

@@ -60,8 +60,7 @@ def run_fn(fn_args: FnArgs) -> None:
     if not multi_worker.is_chief():
         return
 
-    test_time_flip = config.hyperparameters.test_time_flip
-    signatures.export(network, inputs.transform_graph, fn_args.serving_model_dir, test_time_flip)
+    signatures.export(network, inputs.transform_graph, fn_args.serving_model_dir, config.hyperparameters)
     warmup.write_requests(inputs.train.images[: max(warmup.BATCH_SIZES)].numpy(), fn_args.serving_model_dir)
     fitting.publish(run_dir, history, fn_args.model_run_dir)
     # Only now: until here an interrupted run can go on from it.

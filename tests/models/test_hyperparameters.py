@@ -36,6 +36,8 @@ def test_absent_fields_keep_their_default():
         ("weight_averaging", 1.0),
         ("weight_averaging", -0.5),
         ("test_time_flip", 1),
+        ("test_time_shift", -1),
+        ("test_time_shift", 64),
         ("epochs", 0),
         ("epochs", True),
         ("epochs", 1.5),

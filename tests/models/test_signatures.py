@@ -8,7 +8,8 @@ import tensorflow as tf
 from conftest import Sample, encode, example
 
 from models import features, input_pipeline, signatures
-from models.alexnet import build_alexnet
+from models.alexnet import EMBEDDING_LAYER, build_alexnet
+from models.hyperparameters import Hyperparameters
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def network() -> keras.Model:
 @pytest.fixture(scope="module")
 def export_dir(network: keras.Model, transform_graph, tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = str(tmp_path_factory.mktemp("export"))
-    signatures.export(network, transform_graph, folder)
+    signatures.export(network, transform_graph, folder, Hyperparameters())
     return folder
 
 
@@ -126,7 +127,7 @@ def test_with_test_time_flip_every_answer_is_the_mean_of_the_image_and_its_mirro
     network: keras.Model, transform_graph, sample: Sample, served, tmp_path
 ):
     folder = str(tmp_path / "flipped")
-    signatures.export(network, transform_graph, folder, test_time_flip=True)
+    signatures.export(network, transform_graph, folder, Hyperparameters(test_time_flip=True))
     flipping = tf.saved_model.load(folder).signatures
     files = sample.pngs[:20]
     mirrored = [encode(pixels[:, ::-1]) for pixels in sample.pixels[:20]]
@@ -142,6 +143,30 @@ def test_with_test_time_flip_every_answer_is_the_mean_of_the_image_and_its_mirro
     np.testing.assert_array_equal(scores, answer["probabilities"])
     np.testing.assert_array_equal(answer["class_id"], scores.numpy().argmax(axis=-1))
     assert flipping["serving_default"](image_bytes=tf.constant([], tf.string))["probabilities"].shape == (0, 10)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_with_test_time_shift_every_answer_is_the_mean_of_the_image_and_the_moved_ones(
+    flip: bool, network: keras.Model, transform_graph, sample: Sample, tmp_path
+):
+    folder = str(tmp_path / "shifted")
+    signatures.export(network, transform_graph, folder, Hyperparameters(test_time_shift=3, test_time_flip=flip))
+    shifting = tf.saved_model.load(folder).signatures
+    files = tf.constant(sample.pngs[:20])
+    images = input_pipeline.transform(transform_graph, files, tf.zeros([20], tf.int64))[0].numpy()
+    around = np.pad(images, ((0, 0), (3, 3), (3, 3), (0, 0)), mode="reflect")
+    views = [images, around[:, :64, :64], around[:, 6:, 6:]]
+    np.testing.assert_array_equal(views[1][:, 3:, 3:], images[:, :61, :61])
+    if flip:
+        views += [view[:, :, ::-1] for view in views]
+    answers = [keras.ops.convert_to_numpy(network(view)) for view in views]
+    assert not np.allclose(answers[0], answers[1], atol=1e-4)
+    found = shifting["serving_default"](image_bytes=files)["probabilities"]
+    np.testing.assert_allclose(found, np.mean(answers, axis=0), atol=1e-5)
+    hidden = keras.Model(network.inputs, network.get_layer(EMBEDDING_LAYER).output)
+    embeddings = [keras.ops.convert_to_numpy(hidden(view)) for view in views]
+    found = shifting["embeddings"](image_bytes=files)["embeddings"]
+    np.testing.assert_allclose(found, np.mean(embeddings, axis=0), atol=1e-4)
 
 
 def test_an_example_without_image_is_refused(served):

@@ -6,12 +6,13 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from models import features, signatures, warmup
 from models.alexnet import build_alexnet
+from models.hyperparameters import Hyperparameters
 
 
 @pytest.fixture(scope="module")
 def export_dir(sample: Sample, transform_graph, tmp_path_factory: pytest.TempPathFactory) -> str:
     export_dir = str(tmp_path_factory.mktemp("export"))
-    signatures.export(build_alexnet(seed=1), transform_graph, export_dir)
+    signatures.export(build_alexnet(seed=1), transform_graph, export_dir, Hyperparameters())
     warmup.write_requests(sample.pngs[:40], export_dir)
     return export_dir
 

@@ -71,7 +71,8 @@ def test_what_only_labels_need_does_not_pre_train_again():
     def recipe(**changes):
         return make_settings("sample", {"pretraining_epochs": 3, **changes}).pretraining
 
-    assert recipe(epochs=7, label_smoothing=0.2, test_time_flip=True, export_weights="last") == recipe()
+    export = {"export_weights": "last", "test_time_flip": True, "test_time_shift": 2}
+    assert recipe(epochs=7, label_smoothing=0.2, **export) == recipe()
     assert recipe(learning_rate=0.5) != recipe()
 
 

@@ -49,6 +49,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
 
     from models import input_pipeline, signatures
     from models.alexnet import EMBEDDING_LAYER, build_alexnet
+    from models.hyperparameters import Hyperparameters
     from models.preprocessing import preprocessing_fn
 
     root = tmp_path_factory.mktemp("no_skew")
@@ -75,7 +76,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     hidden = keras.Model(network.inputs, network.get_layer(EMBEDDING_LAYER).output)(transformed).numpy()
     kernel = weights[-2] * 2 / (hidden @ weights[-2]).std(axis=0)
     network.set_weights([*weights[:-2], kernel, -(hidden @ kernel).mean(axis=0)])
-    signatures.export(network, transform_graph, str(root / "alexnet" / "1"))
+    signatures.export(network, transform_graph, str(root / "alexnet" / "1"), Hyperparameters())
     return Exported(network, transform_graph, root / "alexnet")
 
 
