@@ -89,22 +89,32 @@ class AlexNetServing(tf.Module):
         images, _ = input_pipeline.transform(self.transform_graph, image_bytes, tf.zeros([batch_size], tf.int64))
         # TensorFlow's convolution on the CPU fails on an empty batch: it gets a blank image, whose answer is cut off.
         images = tf.cond(batch_size > 0, lambda: images, lambda: tf.zeros([1, *images.shape[1:]]))
-        views = self._views(images)
-        answers = self._call_network(tf.concat(views, axis=0))
-        embeddings, probabilities = (tf.add_n(tf.split(answer, len(views))) / len(views) for answer in answers)
+        embeddings, probabilities = self._answer_with_shifts(images)
         return embeddings[:batch_size], probabilities[:batch_size]
 
-    def _views(self, images: tf.Tensor) -> list[tf.Tensor]:
-        """What the answer to each image is the mean over: float32 [N, 64, 64, 3] each, the images themselves first."""
-        views = [images]
-        if self._shift:
-            size, edge = features.MODEL_IMAGE_SIZE, self._shift
-            # What a shift brings in is the mirror image of what is beside it.
-            padded = tf.pad(images, [[0, 0], [edge, edge], [edge, edge], [0, 0]], mode="REFLECT")
-            views += [padded[:, start : start + size, start : start + size] for start in (0, 2 * edge)]
-        if self._flip:
-            views += [view[:, :, ::-1] for view in views]
-        return views
+    def _answer_with_shifts(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Float32 [N, 64, 64, 3] to the means of embeddings and probabilities over the images and the shifted ones."""
+        if not self._shift:
+            return self._answer_with_flips(images)
+        size, edge = features.MODEL_IMAGE_SIZE, self._shift
+        # What a shift brings in is the mirror image of what is beside it.
+        padded = tf.pad(images, [[0, 0], [edge, edge], [edge, edge], [0, 0]], mode="REFLECT")
+        # One after another: all in one batch would take three times the memory, gigabytes for a thousand images.
+        answers = tf.map_fn(
+            lambda start: self._answer_with_flips(padded[:, start : start + size, start : start + size]),
+            tf.constant([0, edge, 2 * edge]),
+            parallel_iterations=1,
+            fn_output_signature=(tf.float32, tf.float32),
+        )
+        embeddings, probabilities = (tf.reduce_mean(answer, axis=0) for answer in answers)
+        return embeddings, probabilities
+
+    def _answer_with_flips(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Float32 [N, 64, 64, 3] to the means of embeddings and probabilities over images and mirror images."""
+        views = [images, images[:, :, ::-1]] if self._flip else [images]
+        answers = self._call_network(tf.concat(views, axis=0))
+        embeddings, probabilities = (tf.add_n(tf.split(answer, len(views))) / len(views) for answer in answers)
+        return embeddings, probabilities
 
 
 def export(model: keras.Model, transform_graph: Any, export_dir: str, hyperparameters: Hyperparameters) -> None:
