@@ -296,11 +296,11 @@ def load_in_process(model_dir: Path) -> InProcess:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tensorflow as tf
 
-    from serving.answers import INPUT, OUTPUT, SIGNATURE
+    from serving.answers import INPUT, PROBABILITIES, SIGNATURE
 
     model = tf.saved_model.load(str(model_dir))
     # A signature does not keep the variables that it reads alive; its model does.
-    return lambda images: model.signatures[SIGNATURE](**{INPUT: tf.constant(images)})[OUTPUT].numpy()
+    return lambda images: model.signatures[SIGNATURE](**{INPUT: tf.constant(images)})[PROBABILITIES].numpy()
 
 
 def time_in_process(predict: InProcess, images: Sequence[bytes], batch_size: int, duration_s: float) -> LoadResult:
@@ -361,10 +361,10 @@ def addresses(server: ServerProcess) -> dict[str, str]:
 def grpc_body(images: Sequence[bytes]) -> bytes:
     """A serialized PredictRequest, as `serving.grpc_client` sends it."""
     from serving import stubs
-    from serving.answers import INPUT, OUTPUT, SIGNATURE
+    from serving.answers import INPUT, SIGNATURE
 
     spec = stubs.ModelSpec(name=MODEL_NAME, signature_name=SIGNATURE)
-    request = stubs.PredictRequest(model_spec=spec, output_filter=[OUTPUT])
+    request = stubs.PredictRequest(model_spec=spec)
     request.inputs[INPUT].dtype = stubs.DT_STRING
     request.inputs[INPUT].tensor_shape.dim.add(size=len(images))
     request.inputs[INPUT].string_val.extend(images)

@@ -41,13 +41,14 @@ class AlexNetServing(tf.Module):
             image_bytes: string [N], encoded image files (PNG, JPEG, BMP or GIF) of any size.
 
         Returns:
-            `probabilities` float32 [N, 10] in label order; of the most probable class its `class_id` int64 [N],
-            `label` string [N] and `score` float32 [N].
+            `probabilities` float32 [N, 10] in label order, and `classes` string [N, 10], the names; of the most
+            probable class its `class_id` int64 [N], `label` string [N] and `score` float32 [N].
         """
         _, probabilities = self._predict(image_bytes, "image_bytes")
         class_id = tf.argmax(probabilities, axis=-1)
         return {
             "probabilities": probabilities,
+            "classes": _class_names(batch_size=tf.shape(probabilities)[0]),
             "class_id": class_id,
             "label": tf.gather(tf.constant(features.CLASS_NAMES), class_id),
             "score": tf.reduce_max(probabilities, axis=-1),
@@ -65,8 +66,7 @@ class AlexNetServing(tf.Module):
         """
         spec = {features.IMAGE_KEY: input_pipeline.RAW_FEATURE_SPEC[features.IMAGE_KEY]}
         _, scores = self._predict(tf.io.parse_example(inputs, spec)[features.IMAGE_KEY], "inputs")
-        classes = tf.tile(tf.constant([features.CLASS_NAMES]), [tf.shape(scores)[0], 1])
-        return {"classes": classes, "scores": scores}
+        return {"classes": _class_names(batch_size=tf.shape(scores)[0]), "scores": scores}
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
     def embeddings(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -115,6 +115,11 @@ class AlexNetServing(tf.Module):
         answers = self._call_network(tf.concat(views, axis=0))
         embeddings, probabilities = (tf.add_n(tf.split(answer, len(views))) / len(views) for answer in answers)
         return embeddings, probabilities
+
+
+def _class_names(batch_size: tf.Tensor) -> tf.Tensor:
+    """The names of the classes in label order, string [batch_size, 10]."""
+    return tf.tile(tf.constant([features.CLASS_NAMES]), [batch_size, 1])
 
 
 def export(model: keras.Model, transform_graph: Any, export_dir: str, hyperparameters: Hyperparameters) -> None:

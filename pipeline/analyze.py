@@ -16,7 +16,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models import features
 from pipeline import console, terminal
 from pipeline.metadata_store import NotFoundError
 from pipeline.settings import DEFAULT_PROFILE, ENVIRONMENT_PREFIX
@@ -109,7 +108,7 @@ def _print_run(summary: Summary, results: Results) -> None:
     table = terminal.table(columns)
     images = results.confusion.sum(axis=1)
     for name, metrics in results.by_class.items():
-        index = features.CLASS_NAMES.index(name)
+        index = results.class_names.index(name)
         values = [terminal.number(metrics.get(metric)) for metric in BY_CLASS]
         table.add_row(name, f"{images[index]:,}", *values, _mistakes(results, index))
     out.print(table)
@@ -122,6 +121,8 @@ def _print_comparison(before: tuple[Summary, Results], after: tuple[Summary, Res
     for label, (summary, results) in (("before", before), ("after ", after)):
         out.print(f"{label} [bold]{_name(summary)}[/bold] on {summary.data}: {summary.verdict}")
         out.print(f"       {summary.started:%Y-%m-%d %H:%M}, {results.num_examples:,} test images")
+    if before[1].class_names != after[1].class_names:
+        out.print("[yellow]The classes or their order are not the same: overall figures do not compare.[/yellow]")
     if before[0].data != after[0].data or before[1].num_examples != after[1].num_examples:
         out.print("[yellow]The test images are not the same: differences are those of the data as well.[/yellow]")
     table = terminal.table({"": "left", "before": "right", "after": "right", "change": "right"})
@@ -164,7 +165,7 @@ def _threshold_line(threshold: Threshold) -> str:
 def _mistakes(results: Results, index: int) -> str:
     """The two classes that a class is taken for most often, with the share of its images."""
     row = results.confusion[index]
-    wrong = [(int(row[other]), name) for other, name in enumerate(features.CLASS_NAMES) if other != index]
+    wrong = [(int(row[other]), name) for other, name in enumerate(results.class_names) if other != index]
     most = sorted(wrong, reverse=True)[:2]
     return ", ".join(f"{name} {100 * count / row.sum():.0f} %" for count, name in most if count)
 

@@ -106,7 +106,8 @@ def read_verdict(evaluator: Execution) -> Verdict:
     Raises:
       FileNotFoundError: They have been removed.
     """
-    found = results.load(evaluator.outputs["evaluation"].uri)
+    evaluation = evaluator.outputs["evaluation"]
+    found = results.load(evaluation.uri)
     by_class = [threshold for threshold in found.thresholds if threshold.class_name]
     worst = min(by_class, key=lambda threshold: threshold.value)
     checks = []
@@ -116,8 +117,9 @@ def read_verdict(evaluator: Execution) -> Verdict:
             checks.append(_check(threshold.metric, threshold, setting))
         elif not threshold.class_name:
             checks.append(_check(threshold.metric, threshold, "accuracy_floor"))
-    if len(checks) == 1:
-        checks.append("–   no earlier blessed model to compare with: accuracy_tolerance does not apply")
+    if not any(threshold.kind == results.CHANGE for threshold in found.thresholds):
+        reason = evaluation.properties.get(results.NOT_COMPARED_PROPERTY, results.NO_BASELINE)
+        checks.append(f"–   {reason}; accuracy_tolerance does not apply")
     checks.append(_check(f"recall of the worst class, {worst.class_name},", worst, "class_recall_floor"))
     return Verdict(found.blessed, found.accuracy, tuple(checks))
 

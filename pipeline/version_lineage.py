@@ -139,11 +139,11 @@ def _gate(executions: Mapping[str, Execution]) -> dict[str, Any]:
     facts: dict[str, Any] = {}
     if "Evaluator" in executions:
         evaluator = executions["Evaluator"]
-        blessing = evaluator.outputs["blessing"].properties
+        blessing, evaluation = (evaluator.outputs[key].properties for key in ("blessing", "evaluation"))
         facts |= {
-            "accuracy": evaluator.outputs["evaluation"].properties.get("accuracy"),
+            "accuracy": evaluation.get("accuracy"),
             **_thresholds(evaluator.json("eval_config") or {}),
-            "compared_with": blessing.get("baseline_model", "none: it was the first"),
+            "compared_with": blessing.get("baseline_model") or evaluation.get("not_compared", "none: it was the first"),
             "Evaluator": "blessed" if blessing.get("blessed") else "not blessed",
         }
     for name in ("ServingValidator", "InfraValidator"):

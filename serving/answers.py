@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from models import features
-
 SIGNATURE = "serving_default"
 INPUT = "image_bytes"
-OUTPUT = "probabilities"
+PROBABILITIES, CLASSES, LABEL = "probabilities", "classes", "label"
+"""Outputs that are read. A model exported before `classes` was an output names the most probable class alone."""
 
 
 @dataclass(frozen=True)
@@ -39,19 +38,38 @@ class ServedModel:
 
 @dataclass(frozen=True)
 class Prediction:
-    """A classified image. `probabilities`: one a class, in the order of `features.CLASS_NAMES`, each in [0, 1]."""
+    """A classified image, as the model names and orders the classes.
 
+    Attributes:
+        classes: their names, in label order.
+        probabilities: one a class, each in [0, 1].
+
+    Raises:
+        ServingError: there are not as many of the one as of the other, or none.
+    """
+
+    classes: tuple[str, ...]
     probabilities: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        if len(self.probabilities) != features.NUM_CLASSES:
+        if not self.classes or len(self.classes) != len(self.probabilities):
             raise ServingError(
-                "INTERNAL", f"The model answered {len(self.probabilities)} probabilities, not {features.NUM_CLASSES}."
+                "INTERNAL",
+                f"The model answered {len(self.probabilities)} probabilities and the names of "
+                f"{len(self.classes)} classes.",
             )
+
+    @classmethod
+    def of_label(cls, label: str | None, probabilities: tuple[float, ...]) -> Prediction:
+        """The answer of a model that names the most probable class alone, or none; others are `class 0` and so on."""
+        names = [f"class {index}" for index in range(len(probabilities))]
+        if probabilities and label is not None:
+            names[probabilities.index(max(probabilities))] = label
+        return cls(tuple(names), probabilities)
 
     def top(self, k: int) -> list[tuple[str, float]]:
         """The k most probable classes and their probabilities, the most probable first."""
-        by_probability = sorted(zip(features.CLASS_NAMES, self.probabilities, strict=True), key=lambda pair: -pair[1])
+        by_probability = sorted(zip(self.classes, self.probabilities, strict=True), key=lambda pair: -pair[1])
         return by_probability[:k]
 
     @property

@@ -21,7 +21,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from models import features
 from serving import image_files
 from serving.answers import INPUT, Metadata, Prediction, PredictionClient, ServedModel, ServingError, VersionStatus
 from serving.image_files import ImageFile
@@ -200,7 +199,7 @@ def _json_line(name: str, prediction: Prediction, top: Sequence[tuple[str, float
             "label": prediction.label,
             "score": prediction.score,
             "top": [{"label": label, "score": score} for label, score in top],
-            "probabilities": dict(zip(features.CLASS_NAMES, prediction.probabilities, strict=True)),
+            "probabilities": dict(zip(prediction.classes, prediction.probabilities, strict=True)),
         }
     )
 

@@ -11,8 +11,10 @@ import grpc
 
 from serving import stubs
 from serving.answers import (
+    CLASSES,
     INPUT,
-    OUTPUT,
+    LABEL,
+    PROBABILITIES,
     SIGNATURE,
     Metadata,
     Prediction,
@@ -61,12 +63,17 @@ class GrpcClient:
         Raises:
             ServingError: there is no answer, or it is an error.
         """
-        request = stubs.PredictRequest(model_spec=self._model_spec(SIGNATURE), output_filter=[OUTPUT])
+        request = stubs.PredictRequest(model_spec=self._model_spec(SIGNATURE))
         request.inputs[INPUT].dtype = stubs.DT_STRING
         request.inputs[INPUT].tensor_shape.dim.add(size=len(images))
         request.inputs[INPUT].string_val.extend(images)
         answer = self._call(self._predictions.Predict, request)
-        return [Prediction(row) for row in float_rows(answer.outputs[OUTPUT], len(images))]
+        rows = float_rows(answer.outputs[PROBABILITIES], len(images))
+        if CLASSES in answer.outputs:
+            names = _texts(answer.outputs[CLASSES])
+            return [Prediction(names[i * len(row) : (i + 1) * len(row)], row) for i, row in enumerate(rows)]
+        labels = _texts(answer.outputs[LABEL]) if LABEL in answer.outputs else [None] * len(rows)
+        return [Prediction.of_label(label, row) for label, row in zip(labels, rows, strict=True)]
 
     def status(self) -> list[VersionStatus]:
         """Ask for the model's versions, of which the highest comes first.
@@ -140,7 +147,9 @@ def float_rows(tensor: stubs.TensorProto, num_rows: int) -> list[tuple[float, ..
     shape = tuple(dim.size for dim in tensor.tensor_shape.dim)
     if tensor.dtype != stubs.DT_FLOAT or len(shape) != 2 or shape[0] != num_rows:
         described = describe_tensor(stubs.DataType.Name(tensor.dtype), shape)
-        raise ServingError("INTERNAL", f"The model answered {OUTPUT} of {described}; expected float32 [{num_rows}, …].")
+        raise ServingError(
+            "INTERNAL", f"The model answered {PROBABILITIES} of {described}; expected float32 [{num_rows}, …]."
+        )
     count = prod(shape)
     if tensor.tensor_content:
         values: Sequence[float] = struct.unpack(f"<{count}f", tensor.tensor_content)
@@ -149,6 +158,11 @@ def float_rows(tensor: stubs.TensorProto, num_rows: int) -> list[tuple[float, ..
         if values:  # a last value that repeats may be sent once
             values = [*values, *[values[-1]] * (count - len(values))]
     return [tuple(values[start : start + shape[1]]) for start in range(0, count, shape[1])]
+
+
+def _texts(tensor: stubs.TensorProto) -> tuple[str, ...]:
+    """The values of a string tensor, row by row."""
+    return tuple(value.decode(errors="replace") for value in tensor.string_val)
 
 
 def _tensors(infos: Any) -> dict[str, str]:

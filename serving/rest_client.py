@@ -10,7 +10,9 @@ from urllib.parse import quote
 import requests
 
 from serving.answers import (
-    OUTPUT,
+    CLASSES,
+    LABEL,
+    PROBABILITIES,
     SIGNATURE,
     Metadata,
     Prediction,
@@ -79,9 +81,9 @@ class RestClient:
         }
         answer = self._call("POST", ":predict", body)
         try:
-            predictions = [Prediction(tuple(map(float, row[OUTPUT]))) for row in answer["predictions"]]
+            predictions = [_prediction(row) for row in answer["predictions"]]
         except (KeyError, TypeError, ValueError) as error:
-            raise ServingError("INTERNAL", f"The answer holds no list of {OUTPUT}: {str(answer)[:200]}") from error
+            raise ServingError("INTERNAL", f"The answer holds no {PROBABILITIES}: {str(answer)[:200]}") from error
         if len(predictions) != len(images):
             raise ServingError("INTERNAL", f"{len(images)} images were sent and {len(predictions)} answers came back.")
         return predictions
@@ -160,6 +162,14 @@ def _answer(response: requests.Response) -> dict[str, Any]:
     if not isinstance(answer, dict):
         raise ServingError("INTERNAL", f"{response.url} answered no JSON object: {response.text[:200]!r}")
     return answer
+
+
+def _prediction(row: Mapping[str, Any]) -> Prediction:
+    """An image's part of an answer."""
+    probabilities = tuple(map(float, row[PROBABILITIES]))
+    if CLASSES in row:
+        return Prediction(tuple(row[CLASSES]), probabilities)
+    return Prediction.of_label(row.get(LABEL), probabilities)
 
 
 def _tensors(infos: Mapping[str, Any]) -> dict[str, str]:

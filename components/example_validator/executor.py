@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Any
 
 import tensorflow_data_validation as tfdv
@@ -92,7 +93,8 @@ def read_anomalies(artifact: types.Artifact, split: str) -> anomalies_pb2.Anomal
 def describe(split: str, anomalies: anomalies_pb2.Anomalies) -> list[str]:
     """Say each anomaly of a split in a line: split, feature, what was found."""
     lines = [
-        f"{split} split, feature {feature!r}: {info.short_description}: {info.description}"
+        f"{split} split, feature {feature!r}: "
+        + _in_our_names(split, feature, f"{info.short_description}: {info.description}")
         for feature, info in sorted(anomalies.anomaly_info.items())
     ]
     if anomalies.HasField("dataset_anomaly_info"):
@@ -101,3 +103,15 @@ def describe(split: str, anomalies: anomalies_pb2.Anomalies) -> list[str]:
     if anomalies.data_missing:
         lines.append(f"{split} split: no data")
     return lines
+
+
+def _in_our_names(split: str, feature: str, text: str) -> str:
+    """TFDV's words on an anomaly with the splits and the class that they mean.
+
+    Its skew comparator takes what it validates for training data, and what that is compared with for serving data; a
+    label is a number to it.
+    """
+    text = text.replace("training and serving", f"the {split} and the {features.TRAIN_SPLIT} split")
+    if feature == features.LABEL_KEY:
+        text = re.sub(r"(?<=maximum difference is: )\d+", lambda label: features.CLASS_NAMES[int(label[0])], text)
+    return text

@@ -74,7 +74,8 @@ class Contents:
         run: The run's name in ML Metadata; empty where it is not known.
         written_at: When the page was made, ISO 8601.
         results: What the Evaluator measured of the candidate.
-        baseline_results: The same of the last blessed model; None where there was none.
+        not_compared: Why the candidate was compared with no earlier model; empty where it was.
+        baseline_results: The same of the last blessed model; None where there was none to compare with.
         serving_blessed: Whether the candidate has served on trial as it has to.
         serving_checks: How that was found; empty where TFX's InfraValidator has done it.
         push: What the Pusher did.
@@ -82,7 +83,7 @@ class Contents:
         gallery: The test images that are shown.
         image_files: By position in the test split, the files of those, as they came: PNG or JPEG.
         predictions: The candidate's answers to the test split.
-        baseline_predictions: The last blessed model's; None where there was none.
+        baseline_predictions: The last blessed model's; None where there was none to compare with.
         statistics: By split.
         anomalies: By split, a line each; none is an empty list.
         settings: Of the run: `pipeline.settings.Settings` as a dictionary; `training` is what the Trainer has used.
@@ -99,6 +100,7 @@ class Contents:
     run: str
     written_at: str
     results: Results
+    not_compared: str
     baseline_results: Results | None
     serving_blessed: bool
     serving_checks: Sequence[ServingCheck]

@@ -25,7 +25,6 @@ from components.example_validator.executor import describe, read_anomalies
 from components.model_report import gallery, lineage, predictions, results
 from components.model_report.contents import ComponentTime, Contents, Push, ServingCheck, Source
 from components.model_report.data import split_statistics
-from components.served_model.presence import holds_model
 from components.trainer.executor import LIBRARY_VERSIONS_PROPERTY, MACHINE_PROPERTY
 from models import features
 
@@ -74,8 +73,8 @@ def gather(
     """Read everything that the page shows. The model answers the whole test split, the last blessed one as well.
 
     Args:
-        inputs: The component's input artifacts, by key; `baseline_model` may be absent, none, or hold no model, and
-            `hyperparameters` may be absent or none.
+        inputs: The component's input artifacts, by key; `baseline_model`, which counts where the evaluation has
+            compared with it, and `hyperparameters` may be absent or none.
         settings: Of the run, as a dictionary.
         source_digests: By component.
         connection: To ML Metadata; None where it is out of reach.
@@ -86,10 +85,9 @@ def gather(
         ValueError: An artifact lacks something; the message says which and what.
     """
     one = {key: artifact_utils.get_single_instance(list(found)) for key, found in inputs.items() if found}
-    baseline = one.get("baseline_model")
-    if baseline and not holds_model(baseline):
-        baseline = None
     evaluation_uri = one["evaluation"].uri
+    baseline = one["baseline_model"] if results.has_baseline(evaluation_uri) else None
+    why_not_compared = one["evaluation"].get_string_custom_property(results.NOT_COMPARED_PROPERTY)
     tuned = _tuned(one["hyperparameters"].uri) if "hyperparameters" in one else {}
     test = artifact_utils.get_split_uri([one["examples"]], features.TEST_SPLIT)
     asked = [one["model"], *([baseline] if baseline else [])]
@@ -100,6 +98,7 @@ def gather(
         run=run,
         written_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         results=results.load(evaluation_uri),
+        not_compared="" if baseline else why_not_compared or results.NO_BASELINE,
         baseline_results=results.load(evaluation_uri, results.BASELINE) if baseline else None,
         serving_blessed=bool(one["serving_blessing"].get_int_custom_property(_BLESSED)),
         serving_checks=_serving_checks(one["serving_blessing"].uri),

@@ -15,6 +15,12 @@ from models import features
 CANDIDATE, BASELINE = "candidate", "baseline"
 """What TFX's Evaluator calls the two models, where there are two."""
 
+NOT_COMPARED_PROPERTY = "not_compared"
+"""Custom property (str) of the evaluation: why the candidate was compared with no earlier model; else absent."""
+
+NO_BASELINE = "no earlier blessed model to compare with"
+"""Its value where there was none."""
+
 VALUE, CHANGE = "value", "change"
 """Kinds of threshold: on a metric's value; on its change against the baseline."""
 
@@ -70,19 +76,22 @@ class Results:
 
     Attributes:
         model_name: `candidate` or `baseline`; empty where there was one model only.
+        class_names: in label order, as the Evaluator was told them.
         num_examples: images in the split.
         metrics: of the whole split, by name: `accuracy`, `top_3_accuracy`, `loss` (nats an image),
             `precision_<class>`, `recall_<class>`, `f1_<class>`. A class that was never predicted has a precision of
             0 or NaN, as the TFMA release has it.
         by_class: by class name, over the class's images: `accuracy` (which is its recall), `top_3_accuracy`, `loss`;
             and `precision`, `recall`, `f1` of the class on the whole split.
-        confusion: int64 [10, 10], images by actual class (row) and most probable class (column), in label order.
+        confusion: int64 [classes, classes], images by actual class (row) and most probable class (column), both in
+            label order.
         calibration: by class name.
         thresholds: what the candidate had to reach, each with its outcome; the same for both models.
         blessed: whether all of them were reached.
     """
 
     model_name: str
+    class_names: tuple[str, ...]
     num_examples: int
     metrics: dict[str, float]
     by_class: dict[str, dict[str, float]]
@@ -108,44 +117,69 @@ def load(evaluation_uri: str, model_name: str = "") -> Results:
         FileNotFoundError: there is no evaluation at the URI.
         ValueError: it has no such model: the baseline of a run that had none.
     """
-    import tensorflow as tf
     import tensorflow_model_analysis as tfma
+
+    models = _model_names(evaluation_uri)
+    own_name = CANDIDATE if BASELINE in models else models[0]
+    if model_name not in ("", CANDIDATE, *models):
+        raise ValueError(f"{evaluation_uri} has no {model_name}: the run had no model to compare its own with.")
+    # By name: given none, TFMA takes the first model that it finds, which may be the baseline.
+    candidate = tfma.load_eval_result(evaluation_uri, model_name=own_name or None)
+    baseline = tfma.load_eval_result(evaluation_uri, model_name=BASELINE) if BASELINE in models else None
+    chosen = candidate if baseline is None or model_name != BASELINE else baseline
+    validation = tfma.load_validation_result(evaluation_uri)
+
+    names = _class_names(chosen.config)
+    metrics = {class_name: _metrics(slicing) for class_name, slicing in _by_slice(chosen.slicing_metrics, names)}
+    plots = dict(_by_slice(chosen.plots, names))[""]
+    confusion = _confusion(plots, len(names))
+    overall = metrics.pop("")
+    return Results(
+        model_name=BASELINE if chosen is baseline else own_name,
+        class_names=names,
+        num_examples=int(confusion.sum()),
+        metrics=overall,
+        by_class={name: _of_class(name, metrics[name], overall, names) for name in names if name in metrics},
+        confusion=confusion,
+        calibration=_calibration(plots, names),
+        thresholds=tuple(_thresholds(candidate, baseline, validation, names)),
+        blessed=bool(validation.validation_ok),
+    )
+
+
+def has_baseline(evaluation_uri: str) -> bool:
+    """Whether the candidate was compared with an earlier model.
+
+    Raises:
+        FileNotFoundError: there is no evaluation at the URI.
+    """
+    return BASELINE in _model_names(evaluation_uri)
+
+
+def _model_names(evaluation_uri: str) -> list[str]:
+    import tensorflow as tf
 
     config_file = f"{evaluation_uri}/eval_config.json"
     if not tf.io.gfile.exists(config_file):
         raise FileNotFoundError(f"{evaluation_uri} holds no evaluation. Was it removed? Run the pipeline again.")
     with tf.io.gfile.GFile(config_file) as file:
-        names = [spec.get("name", "") for spec in json.load(file)["evalConfig"]["modelSpecs"]]
-    own_name = CANDIDATE if BASELINE in names else names[0]
-    if model_name not in ("", CANDIDATE, *names):
-        raise ValueError(f"{evaluation_uri} has no {model_name}: the run had no model to compare its own with.")
-    # By name: given none, TFMA takes the first model that it finds, which may be the baseline.
-    candidate = tfma.load_eval_result(evaluation_uri, model_name=own_name or None)
-    baseline = tfma.load_eval_result(evaluation_uri, model_name=BASELINE) if BASELINE in names else None
-    chosen = candidate if baseline is None or model_name != BASELINE else baseline
-    validation = tfma.load_validation_result(evaluation_uri)
-
-    metrics = {class_name: _metrics(slicing) for class_name, slicing in _by_slice(chosen.slicing_metrics)}
-    plots = dict(_by_slice(chosen.plots))[""]
-    confusion = _confusion(plots)
-    overall = metrics.pop("")
-    return Results(
-        model_name=BASELINE if chosen is baseline else own_name,
-        num_examples=int(confusion.sum()),
-        metrics=overall,
-        by_class={name: _of_class(name, metrics[name], overall) for name in features.CLASS_NAMES if name in metrics},
-        confusion=confusion,
-        calibration=_calibration(plots),
-        thresholds=tuple(_thresholds(candidate, baseline, validation)),
-        blessed=bool(validation.validation_ok),
-    )
+        return [spec.get("name", "") for spec in json.load(file)["evalConfig"]["modelSpecs"]]
 
 
-def _by_slice(results: Sequence[tuple[Any, Any]]) -> Iterator[tuple[str, Any]]:
+def _class_names(config: Any) -> tuple[str, ...]:
+    """The classes that an evaluation was configured for: it measures the recall of each under its name."""
+    metrics = itertools.chain.from_iterable(spec.metrics for spec in config.metrics_specs)
+    settings = [json.loads(metric.config or "{}") for metric in metrics]
+    recalls = [metric for metric in settings if metric.get("statistic") == "recall"]
+    in_order = sorted(recalls, key=lambda metric: metric["arguments"]["class_id"])
+    return tuple(metric["name"].removeprefix("recall_") for metric in in_order)
+
+
+def _by_slice(results: Sequence[tuple[Any, Any]], names: Sequence[str]) -> Iterator[tuple[str, Any]]:
     """Class name, empty for the whole split, and what TFMA holds of the slice: by output, then by sub key."""
     for slice_key, by_output in results:
         label = dict(slice_key).get(features.LABEL_KEY)
-        yield "" if label is None else features.CLASS_NAMES[int(label)], by_output
+        yield "" if label is None else names[int(label)], by_output
 
 
 def _metrics(by_output: Mapping[str, Any]) -> dict[str, float]:
@@ -159,16 +193,18 @@ def _metrics(by_output: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def _of_class(name: str, on_its_images: Mapping[str, float], overall: Mapping[str, float]) -> dict[str, float]:
+def _of_class(
+    name: str, on_its_images: Mapping[str, float], overall: Mapping[str, float], names: Sequence[str]
+) -> dict[str, float]:
     """A class's row: TFMA counts its precision over all images, its accuracy over its own."""
-    of_all_classes = {f"{metric}_{other}" for metric in _CLASS_METRICS for other in features.CLASS_NAMES}
+    of_all_classes = {f"{metric}_{other}" for metric in _CLASS_METRICS for other in names}
     own = {metric: value for metric, value in on_its_images.items() if metric not in of_all_classes}
     return own | {metric: overall[f"{metric}_{name}"] for metric in _CLASS_METRICS if f"{metric}_{name}" in overall}
 
 
-def _confusion(plots: Mapping[str, Any]) -> np.ndarray:
-    """int64 [10, 10] from TFMA's list of the cells that are not empty. JSON leaves out what is 0."""
-    confusion = np.zeros([features.NUM_CLASSES] * 2, np.int64)
+def _confusion(plots: Mapping[str, Any], num_classes: int) -> np.ndarray:
+    """int64 [classes, classes] from TFMA's list of the cells that are not empty. JSON leaves out what is 0."""
+    confusion = np.zeros([num_classes, num_classes], np.int64)
     for by_sub_key in plots.values():
         for plot in by_sub_key.values():
             matrices = plot.get("multiClassConfusionMatrixAtThresholds", {}).get("matrices", ())
@@ -178,14 +214,14 @@ def _confusion(plots: Mapping[str, Any]) -> np.ndarray:
     return confusion
 
 
-def _calibration(plots: Mapping[str, Any]) -> dict[str, Calibration]:
+def _calibration(plots: Mapping[str, Any], names: Sequence[str]) -> dict[str, Calibration]:
     """Calibration by class name."""
     found = {}
     for by_sub_key in plots.values():
         for sub_key, plot in by_sub_key.items():
             if "calibrationHistogramBuckets" in plot:
                 label = int(dict(part.split(":") for part in str(sub_key).split())["classId"])
-                found[features.CLASS_NAMES[label]] = _buckets(plot["calibrationHistogramBuckets"]["buckets"])
+                found[names[label]] = _buckets(plot["calibrationHistogramBuckets"]["buckets"])
     return found
 
 
@@ -207,16 +243,17 @@ def _buckets(buckets: Sequence[Mapping[str, Any]]) -> Calibration:
     return Calibration(bounds[:, 0], bounds[:, 1], count.round().astype(np.int64), mean_probability, share)
 
 
-def _thresholds(candidate: Any, baseline: Any | None, validation: Any) -> Iterator[Threshold]:
+def _thresholds(candidate: Any, baseline: Any | None, validation: Any, names: Sequence[str]) -> Iterator[Threshold]:
     """Every bound of the configuration that the Evaluator used. Its result names only those that were missed."""
-    values = {name: _metrics(slicing) for name, slicing in _by_slice(candidate.slicing_metrics)}
-    last = {name: _metrics(slicing) for name, slicing in _by_slice(baseline.slicing_metrics)} if baseline else {}
-    missed = set(_missed(validation))
+    values = {name: _metrics(slicing) for name, slicing in _by_slice(candidate.slicing_metrics, names)}
+    before = baseline.slicing_metrics if baseline else ()
+    last = {name: _metrics(slicing) for name, slicing in _by_slice(before, names)}
+    missed = set(_missed(validation, names))
     metrics = itertools.chain.from_iterable(spec.metrics for spec in candidate.config.metrics_specs)
     limits = [(json.loads(metric.config)["name"], limit) for metric in metrics for limit in metric.per_slice_thresholds]
     for name, limit in limits:
         by_class = any(features.LABEL_KEY in spec.feature_keys for spec in limit.slicing_specs)
-        for class_name in features.CLASS_NAMES if by_class else ("",):
+        for class_name in names if by_class else ("",):
             if class_name not in values:
                 continue
             value = values[class_name][name]
@@ -225,17 +262,16 @@ def _thresholds(candidate: Any, baseline: Any | None, validation: Any) -> Iterat
                 reached = (name, class_name, VALUE) not in missed
                 yield Threshold(name, class_name, VALUE, value, bound, None, reached)
             if limit.threshold.HasField("change_threshold") and last:
-                before = last[class_name][name]
-                bound = before + limit.threshold.change_threshold.absolute.value
+                bound = last[class_name][name] + limit.threshold.change_threshold.absolute.value
                 reached = (name, class_name, CHANGE) not in missed
-                yield Threshold(name, class_name, CHANGE, value, bound, before, reached)
+                yield Threshold(name, class_name, CHANGE, value, bound, last[class_name][name], reached)
 
 
-def _missed(validation: Any) -> Iterator[tuple[str, str, str]]:
+def _missed(validation: Any, names: Sequence[str]) -> Iterator[tuple[str, str, str]]:
     """Metric, class name (empty for the whole split) and kind of each threshold that was missed."""
     for of_slice in validation.metric_validations_per_slice:
         labels = [key.int64_value for key in of_slice.slice_key.single_slice_keys if key.column == features.LABEL_KEY]
-        class_name = features.CLASS_NAMES[labels[0]] if labels else ""
+        class_name = names[labels[0]] if labels else ""
         for failure in of_slice.failures:
             for kind in (VALUE, CHANGE):
                 if failure.metric_threshold.HasField(f"{kind}_threshold"):

@@ -13,7 +13,6 @@ from typing import Protocol
 
 import numpy as np
 
-from models import features
 from serving.answers import Prediction, ServedModel, ServingError
 from serving.grpc_client import GrpcClient
 from serving.rest_client import RestClient
@@ -91,7 +90,8 @@ def _answers(protocol: str, client: Client, images: Sequence[bytes], expected: n
         batches = [client.predict(images[start : start + BATCH_SIZE]) for start in range(0, len(images), BATCH_SIZE)]
     except ServingError as error:
         return Check(name, False, f"{error}")
-    served = np.array([prediction.probabilities for batch in batches for prediction in batch])
+    predictions = [prediction for batch in batches for prediction in batch]
+    served = np.array([prediction.probabilities for prediction in predictions])
     difference = np.abs(served - expected)
     # Not a number compares as neither larger nor smaller; it has to fail.
     if not np.all(difference <= MAX_DIFFERENCE):
@@ -99,8 +99,8 @@ def _answers(protocol: str, client: Client, images: Sequence[bytes], expected: n
         return Check(
             name,
             False,
-            f"image {image}: {features.CLASS_NAMES[label]} {served[image, label]:.6f}, where the evaluated signature"
-            f" answers {expected[image, label]:.6f}",
+            f"image {image}: {predictions[image].classes[label]} {served[image, label]:.6f}, where the evaluated"
+            f" signature answers {expected[image, label]:.6f}",
         )
     finding = f"differ by at most {difference.max():.1g} from the evaluated ones ≤ {MAX_DIFFERENCE:.0e}"
     return Check(name, True, finding)

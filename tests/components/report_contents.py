@@ -72,7 +72,7 @@ def make_results(
         reached = values["recall"] >= recall_floor
         thresholds.append(Threshold("accuracy", name, VALUE, values["recall"], recall_floor, None, reached))
     blessed = all(threshold.reached for threshold in thresholds)
-    return Results("", len(labels), metrics, by_class, confusion, {}, tuple(thresholds), blessed)
+    return Results("", features.CLASS_NAMES, len(labels), metrics, by_class, confusion, {}, tuple(thresholds), blessed)
 
 
 def make_contents(
@@ -114,6 +114,7 @@ def make_contents(
         run="2026-01-01T00:00:00.000000",
         written_at="2026-01-01T00:10:00+00:00",
         results=results,
+        not_compared="" if baseline else "no comparable earlier model: classes differ (new: frog)",
         baseline_results=before_results,
         serving_blessed=served,
         serving_checks=[ServingCheck("latency", served, "median 0.003 s ≤ 0.2 s <latency_budget_s>")],

@@ -185,7 +185,17 @@ def test_a_baseline_that_holds_no_model_counts_as_none(inputs, tmp_path):
         }
         assert contents.baseline_predictions is None
         assert contents.baseline_results is None
+        assert contents.not_compared == "no earlier blessed model to compare with"
         assert contents.components is None
+
+
+def test_a_baseline_that_took_no_part_in_the_evaluation_is_not_shown(inputs, tmp_path):
+    write_evaluation(tmp_path / "evaluation", LABELS, NOW)
+    evaluation = artifact(standard_artifacts.ModelEvaluation, tmp_path / "evaluation")
+    evaluation.set_string_custom_property("not_compared", "no comparable earlier model: classes differ (new: frog)")
+    contents = gather.gather(inputs | {"evaluation": [evaluation]}, dataclasses.asdict(make_settings("sample")), {})
+    assert contents.baseline_predictions is None
+    assert contents.not_compared == "no comparable earlier model: classes differ (new: frog)"
 
 
 def test_what_the_tuner_has_found_takes_the_place_of_the_settings(inputs, tmp_path):

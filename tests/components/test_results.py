@@ -110,3 +110,21 @@ def test_one_model_alone_has_no_change_to_reach(tmp_path):
 def test_a_folder_without_an_evaluation_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=f"{tmp_path} holds no evaluation"):
         results.load(str(tmp_path))
+
+
+def test_the_evaluation_says_what_its_classes_are_called(tmp_path):
+    labels, candidate = predictions(0.5, seed=1)
+    names = tuple(f"old {name}" for name in reversed(CLASSES))
+    found = results.load(str(write_evaluation(tmp_path / "7", labels, candidate, class_names=names)))
+    assert found.class_names == names
+    for index, name in enumerate(names):
+        of_class = labels == index
+        expected = measure(labels[of_class], candidate[of_class])["accuracy"]
+        assert found.by_class[name]["accuracy"] == pytest.approx(expected)
+    assert {threshold.class_name for threshold in found.thresholds} == {"", *names}
+
+
+def test_whether_an_earlier_model_took_part(evaluation, tmp_path):
+    labels, candidate = predictions(0.5, seed=1)
+    assert results.has_baseline(evaluation[0])
+    assert not results.has_baseline(str(write_evaluation(tmp_path / "7", labels, candidate)))

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,7 @@ def write_evaluation(
     accuracy_floor: float = 0.3,
     accuracy_tolerance: float = 0.02,
     class_recall_floor: float = 0.05,
+    class_names: Sequence[str] = CLASSES,
 ) -> Path:
     """Write what TFMA would, in the order that it likes: the baseline first, the whole split in the middle.
 
@@ -64,6 +66,7 @@ def write_evaluation(
         accuracy_floor: threshold.
         accuracy_tolerance: threshold.
         class_recall_floor: threshold.
+        class_names: what the labels are called in the configuration.
     """
     import tensorflow as tf
     from google.protobuf import json_format
@@ -81,7 +84,7 @@ def write_evaluation(
     config = config_pb2.EvalConfig(
         model_specs=[{"name": name, "is_baseline": name == "baseline"} for name in models],
         slicing_specs=[{}, {"feature_keys": [features.LABEL_KEY]}],
-        metrics_specs=[{"metrics": [accuracy]}],
+        metrics_specs=[{"metrics": [accuracy, *_recalls(class_names)]}],
     )
     run = {"evalConfig": json_format.MessageToDict(config), "version": "0", "dataLocation": "", "fileFormat": ""}
     run["modelLocations"] = {name: f"/models/{name}" for name in models}
@@ -116,6 +119,13 @@ def write_evaluation(
     with tf.io.TFRecordWriter(str(folder / "validations.tfrecord")) as file:
         file.write(result.SerializeToString())
     return folder
+
+
+def _recalls(class_names):
+    """The metrics by which a configuration says what its classes are called."""
+    for index, name in enumerate(class_names):
+        config = {"name": f"recall_{name}", "statistic": "recall", "arguments": {"class_id": index}}
+        yield {"class_name": "TallyStatistic", "config": json.dumps(config)}
 
 
 def _add_plots(plots, model_name, labels, probabilities):

@@ -45,11 +45,13 @@ def test_serving_default_is_the_model(served, expected: np.ndarray, sample: Samp
     answer = served["serving_default"](image_bytes=tf.constant(sample.pngs[:20]))
     assert {name: (value.dtype, value.shape) for name, value in answer.items()} == {
         "probabilities": (tf.float32, (20, 10)),
+        "classes": (tf.string, (20, 10)),
         "class_id": (tf.int64, (20,)),
         "label": (tf.string, (20,)),
         "score": (tf.float32, (20,)),
     }
     np.testing.assert_allclose(answer["probabilities"], expected, atol=1e-5)
+    assert [name.decode() for name in answer["classes"].numpy()[-1]] == list(features.CLASS_NAMES)
     np.testing.assert_array_equal(answer["class_id"], expected.argmax(axis=-1))
     np.testing.assert_allclose(answer["score"], expected.max(axis=-1), atol=1e-5)
     assert [label.decode() for label in answer["label"].numpy()] == [

@@ -51,9 +51,11 @@ def label_of(image: bytes) -> str:
 
 
 class Model:
-    """What both servers serve: batches that were asked for, and an error to give first."""
+    """What both servers serve: batches that were asked for, an error to give first, and how classes are named."""
 
     def __init__(self) -> None:
+        self.class_names: tuple[str, ...] = features.CLASS_NAMES
+        self.answers: tuple[str, ...] = ("classes", "label")
         self.batches: list[int] = []
         self.specs: list[tuple[str, int | None, str | None]] = []
         self.failures: list[str] = []
@@ -73,6 +75,11 @@ class Model:
                 "BMP or GIF image (3 bytes)]\n\t [[{{node cond/Assert}}]]",
             )
         return [probabilities(image) for image in images]
+
+    def names(self, row: list[float]) -> dict[str, Any]:
+        """The outputs of an image that are texts, by name."""
+        outputs = {"classes": list(self.class_names), "label": self.class_names[int(np.argmax(row))]}
+        return {name: outputs[name] for name in self.answers}
 
 
 @pytest.fixture
@@ -99,7 +106,6 @@ def grpc_address(model: Model) -> Iterator[str]:
         def Predict(self, request, context):  # noqa: N802 (gRPC's name)
             note(request.model_spec)
             assert request.model_spec.signature_name == "serving_default"
-            assert list(request.output_filter) == ["probabilities"]
             tensor = request.inputs["image_bytes"]
             assert [dim.size for dim in tensor.tensor_shape.dim] == [len(tensor.string_val)]
             try:
@@ -112,6 +118,13 @@ def grpc_address(model: Model) -> Iterator[str]:
             for size in (len(rows), 10):
                 output.tensor_shape.dim.add(size=size)
             output.tensor_content = np.asarray(rows, "<f4").tobytes()
+            for name in model.answers:
+                texts = [model.names(row)[name] for row in rows]
+                tensor = response.outputs[name]
+                tensor.dtype = stubs.DT_STRING
+                for size in np.shape(texts):
+                    tensor.tensor_shape.dim.add(size=size)
+                tensor.string_val.extend(text.encode() for text in np.ravel(texts).tolist())
             return response
 
         def GetModelMetadata(self, request, context):  # noqa: N802 (gRPC's name)
@@ -192,7 +205,8 @@ def rest_address(model: Model) -> Iterator[str]:
             except KeyError as error:
                 self.reply(http_codes[error.args[0]], {"error": error.args[1]})
                 return
-            self.reply(200, {"predictions": [{"probabilities": row, "class_id": 0, "label": "x"} for row in rows]})
+            answers = [{"probabilities": row} | model.names(row) for row in rows]
+            self.reply(200, {"predictions": answers})
 
         def reply(self, code: int, body: object) -> None:
             content = json.dumps(body).encode()
@@ -338,13 +352,33 @@ def test_another_tensor_is_no_answer(wrong: stubs.TensorProto):
         float_rows(wrong, 2)
 
 
-def test_a_model_of_other_classes_is_no_answer():
-    with pytest.raises(ServingError, match="3 probabilities, not 10"):
-        Prediction((0.5, 0.3, 0.2))
+@pytest.mark.parametrize("answers", [("classes", "label"), ("classes",), ("label",)])
+def test_the_answer_names_the_classes(model, connect, answers):
+    model.class_names, model.answers = tuple(reversed(features.CLASS_NAMES)), answers
+    images = [png(0) + b"x" * n for n in range(12)]
+    predicted = connect().predict(images)
+    indices = [int(np.argmax(probabilities(image))) for image in images]
+    assert [answer.label for answer in predicted] == [model.class_names[index] for index in indices]
+    if "classes" in answers:
+        assert {answer.classes for answer in predicted} == {model.class_names}
+
+
+def test_a_class_that_the_answer_does_not_name_is_a_number(model, connect):
+    model.answers = ()
+    (answer,) = connect().predict([png(0)])
+    assert answer.label == f"class {int(np.argmax(probabilities(png(0))))}"
+    assert Prediction.of_label("ok", (0.2, 0.7, 0.1)).classes == ("class 0", "ok", "class 2")
+
+
+def test_as_many_names_as_probabilities_or_no_answer():
+    with pytest.raises(ServingError, match="3 probabilities and the names of 2 classes"):
+        Prediction(("dent", "ok"), (0.5, 0.3, 0.2))
+    with pytest.raises(ServingError, match="0 probabilities"):
+        Prediction.of_label("ok", ())
 
 
 def test_top_k():
-    prediction = Prediction((0.0, 0.1, 0.0, 0.6, 0.0, 0.3, 0.0, 0.0, 0.0, 0.0))
+    prediction = Prediction(features.CLASS_NAMES, (0.0, 0.1, 0.0, 0.6, 0.0, 0.3, 0.0, 0.0, 0.0, 0.0))
     assert prediction.top(3) == [("cat", 0.6), ("dog", 0.3), ("automobile", 0.1)]
     assert (prediction.label, prediction.score) == ("cat", 0.6)
     assert len(prediction.top(99)) == 10
