@@ -9,7 +9,7 @@ from tfx.components.evaluator import executor as evaluator_executor
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import path_utils
 
-from components.evaluator import comparable
+from components import model_classes
 from components.model_report import results
 from components.served_model.presence import holds_model, says_none
 
@@ -65,9 +65,11 @@ class Executor(evaluator_executor.Executor):
 
 def _incomparable(candidate: types.Artifact, baseline: types.Artifact) -> str:
     """Why the baseline's accuracy says nothing of the candidate's; empty where it does."""
-    own = comparable.class_names(path_utils.serving_model_path(candidate.uri))
+    own = model_classes.class_names(path_utils.serving_model_path(candidate.uri))
     try:
-        reason = comparable.why_not(own, comparable.class_names(path_utils.serving_model_path(baseline.uri)))
+        reason = model_classes.why_incomparable(
+            own, model_classes.class_names(path_utils.serving_model_path(baseline.uri))
+        )
     except ValueError as error:
         reason = str(error)
     return f"no comparable earlier model: {reason}" if reason else ""

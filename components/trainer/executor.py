@@ -11,6 +11,10 @@ from typing import Any
 from tfx import types
 from tfx.components.trainer import executor as trainer_executor
 from tfx.types import artifact_utils, standard_component_specs
+from tfx.utils import path_utils
+
+from components import model_classes
+from components.served_model.presence import holds_model
 
 LIBRARY_VERSIONS_PROPERTY = "library_versions"
 """Custom property (str) of the model: JSON object, version by name."""
@@ -37,13 +41,17 @@ class Executor(trainer_executor.GenericExecutor):
 
         Args:
           input_dict: As TFX's Trainer has them.
-          output_dict: `model`: gets the custom properties `library_versions` and `machine`; and `model_run`.
+          output_dict: `model`: gets the custom properties `library_versions`, `machine` and, where it is a SavedModel
+            (pre-training leaves weights), `class_names`; and `model_run`.
           exec_properties: As TFX's Trainer has them.
         """
         super().Do(input_dict, output_dict, exec_properties)
         model = artifact_utils.get_single_instance(output_dict[standard_component_specs.MODEL_KEY])
         model.set_string_custom_property(LIBRARY_VERSIONS_PROPERTY, json.dumps(library_versions()))
         model.set_string_custom_property(MACHINE_PROPERTY, machine())
+        if holds_model(model):
+            names = model_classes.class_names(path_utils.serving_model_path(model.uri))
+            model.set_string_custom_property(model_classes.CLASS_NAMES_PROPERTY, json.dumps(names))
 
 
 def library_versions() -> dict[str, str]:

@@ -5,9 +5,10 @@ from tfx.types import standard_artifacts
 from components.baseline_model.strategy import LastOtherBlessedModelStrategy
 
 
-def model(artifact_id):
+def model(artifact_id, class_names=""):
     artifact = standard_artifacts.Model()
     artifact.id = artifact_id
+    artifact.set_string_custom_property("class_names", class_names)
     return artifact
 
 
@@ -44,3 +45,22 @@ def test_the_last_blessed_model_but_never_the_candidate(models, blessed, candida
     assert [artifact.id for artifact in resolved["model"]] == chosen
     assert [artifact.id for artifact in resolved["model_blessing"]] == [100 + artifact_id for artifact_id in chosen]
     assert resolved["candidate"] == candidates  # TFX wants every input key back
+
+
+@pytest.mark.parametrize(
+    ("classes", "chosen"),
+    [
+        (["ab", "ab", "ab"], 2),
+        (["ab", "ba", "ab"], 1),  # back to the first classes: compared with the last model that had them
+        (["ab", "abc", "ba"], 2),  # none had these: the Evaluator says so of the last one
+        (["", "", "ab"], 2),  # from before classes were recorded: the Evaluator asks the model
+        (["", "ab", "ba"], 2),
+    ],
+)
+def test_a_model_of_the_same_classes_comes_first(classes, chosen):
+    models = [model(index, names) for index, names in enumerate(classes, 1)]
+    resolved = LastOtherBlessedModelStrategy().resolve_artifacts(
+        None, {"model": models, "model_blessing": [blessing(1), blessing(2)], "candidate": models[2:]}
+    )
+    assert [artifact.id for artifact in resolved["model"]] == [chosen]
+    assert [artifact.id for artifact in resolved["model_blessing"]] == [100 + chosen]

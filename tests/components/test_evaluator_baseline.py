@@ -6,7 +6,8 @@ import tensorflow as tf
 from tfx.components.evaluator import executor as tfx_evaluator
 from tfx.types import standard_artifacts
 
-from components.evaluator import comparable, executor
+from components import model_classes
+from components.evaluator import executor
 from components.model_report import results
 from components.served_model.component import ServedModel
 from components.served_model.executor import Executor as ServedModelExecutor
@@ -102,7 +103,7 @@ def test_a_baseline_of_other_classes_is_no_measure(tmp_path, given, before):
     ],
 )
 def test_it_says_how_the_classes_differ(before, reason):
-    assert comparable.why_not(NOW, before) == reason
+    assert model_classes.why_incomparable(NOW, before) == reason
 
 
 def test_why_there_was_no_comparison_is_recorded(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Whether an earlier model can be the measure of a candidate: only where both tell the same classes apart."""
+"""The classes that a model tells apart: an earlier one is a candidate's measure only where they are the same."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ import tensorflow as tf
 from models import features
 
 SIGNATURE = "classify"
+
+CLASS_NAMES_PROPERTY = "class_names"
+"""Custom property (str) of a model: its class names in label order, a JSON list; set by the Trainer."""
+
 _MAX_NAMES_SHOWN = 5
 
 
@@ -28,7 +32,7 @@ def class_names(model_dir: str) -> tuple[str, ...]:
     return tuple(name.decode() for name in answer["classes"].numpy()[0])
 
 
-def why_not(candidate: Collection[str], baseline: Collection[str]) -> str:
+def why_incomparable(candidate: Collection[str], baseline: Collection[str]) -> str:
     """What makes two models' accuracies answers to different questions; empty where nothing does.
 
     Args:
