@@ -1,10 +1,11 @@
 import codecs
 import contextlib
-import io
 import itertools
 import pickle
+import pickletools
 import sys
 import tracemalloc
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -56,11 +57,10 @@ def test_batches_pickled_by_python_3_and_the_installed_numpy(protocol, key):
 
 def saved(batch, protocol, core):
     """The pickle that Python writes of a batch where numpy's inner modules are in numpy.core or in numpy._core."""
-    file = io.BytesIO()
-    pickler = pickle._Pickler(file, protocol)
-    pickler.framer.start_framing = lambda: None  # frames, which are optional, tell their length
-    pickler.dump(batch)
-    data = file.getvalue()
+    data = pickle.dumps(batch, protocol)
+    frames = [position or 0 for opcode, _, position in pickletools.genops(data) if opcode.name == "FRAME"]
+    for position in reversed(frames):  # they are optional, and tell their length
+        data = data[:position] + data[position + 9 :]
     for other, module in itertools.product(("core", "_core"), ("multiarray", "numeric")):
         old, new = (f"numpy.{name}.{module}".encode() for name in (other, core))
         if protocol >= 4:  # here a name's length is before it
@@ -69,15 +69,18 @@ def saved(batch, protocol, core):
     return data
 
 
-LABELS_AS = {
+def as_array_of(code):
+    return lambda labels: np.array(labels, code)
+
+
+INTEGERS = ("u1", "i1", "<i2", ">i2", "<u4", ">u4", "<i8", ">i8", "<u8", ">u8")
+LABELS_AS: dict[str, Callable] = {
     "list": list,
     "tuple": tuple,
     "numbers of numpy": lambda labels: list(np.array(labels)),
     "bytes of numpy": lambda labels: list(np.array(labels, np.uint8)),
     "column": lambda labels: np.array(labels)[:, np.newaxis],
-} | {
-    f"array of {code}": lambda labels, code=code: np.array(labels, code)
-    for code in ("u1", "i1", "<i2", ">i2", "<u4", ">u4", "<i8", ">i8", "<u8", ">u8")
+    **{code: as_array_of(code) for code in INTEGERS},
 }
 
 
@@ -85,7 +88,7 @@ def planes_array(images):
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2)).reshape(len(images), 3072)
 
 
-DATA_AS = {
+DATA_AS: dict[str, Callable] = {
     "planes": planes_array,
     "Fortran order": lambda images: np.asfortranarray(planes_array(images)),
     "every second row": lambda images: np.repeat(planes_array(images), 2, axis=0)[::2],
@@ -103,9 +106,8 @@ DATA_AS = {
 @pytest.mark.parametrize("protocol", range(6))
 def test_batches_saved_again(protocol, core):
     labels, images = [4, 0, 9], random_images(3, 1)
-    for as_labels, as_data in [
-        *((how, planes_array) for how in LABELS_AS.values()),
-        *((list, d) for d in DATA_AS.values()),
+    for as_labels, as_data in [(LABELS_AS["list"], how) for how in DATA_AS.values()] + [
+        (how, DATA_AS["planes"]) for how in LABELS_AS.values()
     ]:
         batch = {"labels": as_labels(labels), "data": as_data(images), "filenames": [b"a.png", b""]}
         data = saved(batch, protocol, core)

@@ -61,8 +61,7 @@ class _Placeholder:
 class _Unpickler(pickle._Unpickler):
     """Builds plain containers, numbers, strings and placeholders.
 
-    The one in Python, since the one in C allocates what a pickle of a few bytes claims: a memo up to the largest index,
-    bytes up to their length.
+    The one in Python: the one in C allocates what a pickle of a few bytes claims, as a memo up to its largest index.
     """
 
     def find_class(self, module: str, name: str) -> _Placeholder:
@@ -72,11 +71,10 @@ class _Unpickler(pickle._Unpickler):
             )
         return _Placeholder(name)
 
-    def load_bytearray8(self) -> None:
-        size_bytes = int.from_bytes(self.read(8), "little")
-        self.append(bytearray(self.read(size_bytes)))
-
-    dispatch: ClassVar = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: load_bytearray8}
+    # Bytes are as good as a bytearray, which is allocated before they are read.
+    dispatch: ClassVar = pickle._Unpickler.dispatch | {
+        pickle.BYTEARRAY8[0]: pickle._Unpickler.dispatch[pickle.BINBYTES8[0]]
+    }
 
 
 def read_batch(name: str, data: bytes) -> Iterator[Record]:
@@ -110,8 +108,8 @@ def _unpickle(name: str, data: bytes) -> Any:
         return _Unpickler(io.BytesIO(data), encoding="latin1").load()
     except Exception as error:  # a damaged pickle can fail in any way its opcodes can
         raise DataError(
-            f"{name}: not a readable CIFAR-10 Python batch ({type(error).__name__}: {error}). Fetch or copy it again, "
-            "or save it as a dictionary of numpy arrays and lists."
+            f"{name}: not a readable CIFAR-10 Python batch ({type(error).__name__}: {printable(str(error))}). "
+            "Fetch or copy it again, or save it as a dictionary of numpy arrays and lists."
         ) from error
 
 
@@ -160,6 +158,7 @@ def _array(value: Any) -> npt.NDArray[Any] | None:
     """Returns the array, or the number as one, that placeholders remember; None where it is not one of integers."""
     if not isinstance(value, _Placeholder):
         return None
+    order: Any
     axes: Sequence[Any] = ()
     try:
         if value.name == "_reconstruct":
@@ -182,7 +181,7 @@ def _array(value: Any) -> npt.NDArray[Any] | None:
         return None
 
 
-def _content(value: Any) -> bytes | bytearray:
+def _content(value: Any) -> bytes:
     """Returns bytes that are given as such, as text by Python 2, or as an encoding of text by Python 3."""
     if isinstance(value, _Placeholder) and value.name == "encode":
         value = value.arguments[0]
