@@ -1,5 +1,3 @@
-import os
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +16,7 @@ from serving.file_names import printable
     ],
 )
 def test_a_name_is_shown_on_one_line(name, shown):
-    assert printable(os.fsdecode(name)) == shown
+    assert printable(name.decode("utf-8", "surrogateescape")) == shown
 
 
 @given(st.text(st.characters()) | st.binary().map(lambda name: name.decode("utf-8", "surrogateescape")))
