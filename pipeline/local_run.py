@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from pipeline import console, folder_lock
 from pipeline.settings import BUNDLED_SAMPLE, OFFICIAL, SAMPLE, Settings
+from serving.file_names import printable
 
 if TYPE_CHECKING:
     from tfx.orchestration.pipeline import Pipeline
@@ -91,8 +92,8 @@ def locate_data(data: str) -> str:
     path = Path(data).expanduser().absolute()
     if not path.exists():
         raise FileNotFoundError(
-            f"data={data!r}: there is nothing at {path}. Give the path of a CIFAR-10 archive or folder,"
-            f" {SAMPLE!r} or {OFFICIAL!r}"
+            f"data='{printable(data)}': there is nothing at {printable(str(path))}. Give the path of a CIFAR-10 archive"
+            f" or folder, {SAMPLE!r} or {OFFICIAL!r}"
         )
     return str(path)
 
@@ -100,7 +101,7 @@ def locate_data(data: str) -> str:
 def describe(settings: Settings, data: str) -> str:
     """Say in two lines what is going to run."""
     return (
-        f"Pipeline {settings.pipeline_name} on {data}\n"
+        f"Pipeline {settings.pipeline_name} on {printable(data)}\n"
         f"Python {platform.python_version()}, TFX {version('tfx')}, TensorFlow {version('tensorflow')},"
         f" Keras {version('keras')}, {os.cpu_count()} CPU cores"
     )

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from serving import image_files
 from serving.answers import INPUT, Metadata, Prediction, PredictionClient, ServedModel, ServingError, VersionStatus
+from serving.file_names import printable
 from serving.image_files import ImageFile
 from serving.retries import RetryPolicy
 
@@ -83,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         names = image_files.find(options.images)
         retry_policy = RetryPolicy(max_attempts=options.retries + 1)
     except ValueError as error:
-        parser.error(str(error))
+        parser.error(printable(str(error)))
     rest = options.rest or (options.server or "").startswith(("http://", "https://"))
     address = options.server or (DEFAULT_REST_ADDRESS if rest else DEFAULT_ADDRESS)
     try:
@@ -143,11 +144,11 @@ def _classify(client: PredictionClient, names: Sequence[str], options: argparse.
         nonlocal failed
         failed += 1
         if options.json:
-            print(json.dumps({"file": name, "error": reason}), flush=True)
+            print(json.dumps({"file": _json_name(name), "error": reason}), flush=True)
         else:
-            print(f"{name}: {reason}", file=sys.stderr)
+            print(f"{printable(name)}: {reason}", file=sys.stderr)
 
-    width = max((len(name) for name in names), default=0)
+    width = max((len(printable(name)) for name in names), default=0)
     readable = _read_all(names, report_failure)
     for batch in image_files.batches(readable, options.batch_size):
         for file, prediction in _predict(client, batch, report_failure):
@@ -195,7 +196,7 @@ def _save_picture(file: ImageFile, prediction: Prediction, folder: Path) -> None
 def _json_line(name: str, prediction: Prediction, top: Sequence[tuple[str, float]]) -> str:
     return json.dumps(
         {
-            "file": name,
+            "file": _json_name(name),
             "label": prediction.label,
             "score": prediction.score,
             "top": [{"label": label, "score": score} for label, score in top],
@@ -204,8 +205,13 @@ def _json_line(name: str, prediction: Prediction, top: Sequence[tuple[str, float
     )
 
 
+def _json_name(name: str) -> str:
+    r"""The name itself, but for bytes that are not UTF-8: `\xe9`."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def _table_line(name: str, width: int, top: Sequence[tuple[str, float]]) -> str:
-    return "  ".join([name.ljust(width), *(f"{label:<10} {score:6.1%}" for label, score in top)])
+    return "  ".join([printable(name).ljust(width), *(f"{label:<10} {score:6.1%}" for label, score in top)])
 
 
 def _positive_int(text: str) -> int:

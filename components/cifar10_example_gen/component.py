@@ -9,10 +9,11 @@ from tfx.components.example_gen import component as example_gen
 from tfx.dsl.components.base import executor_spec
 from tfx.proto import example_gen_pb2
 
-from components.cifar10_example_gen import executor
+from components.cifar10_example_gen import driver, executor
 from components.cifar10_example_gen.download import ARCHIVE_NAME
 from components.cifar10_example_gen.errors import DataError
 from components.cifar10_example_gen.readers import archives, sources
+from serving.file_names import printable
 
 _GLOB_CHARACTERS = "*?[]{}\\"
 
@@ -27,6 +28,7 @@ class Cifar10ExampleGen(example_gen.FileBasedExampleGen):
     they are read.
     """
 
+    DRIVER_CLASS = driver.Driver
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(executor.Executor)
 
     def __init__(self, data: str, validation_fraction: float = 0.1, download: bool = False) -> None:
@@ -41,7 +43,7 @@ class Cifar10ExampleGen(example_gen.FileBasedExampleGen):
                 that are out of reach here; `data` is then a local path there with the archive's own name.
 
         Raises:
-            DataError: The path has a character that TFX would take for a file pattern.
+            DataError: The path has a character that TFX would take for a file pattern, or is not UTF-8.
             ValueError: `validation_fraction` is not in [0, 1), or `data` has another name than what is downloaded.
         """
         if not 0 <= validation_fraction < 1:
@@ -53,6 +55,13 @@ class Cifar10ExampleGen(example_gen.FileBasedExampleGen):
                 f"{data}: has one of {_GLOB_CHARACTERS} in its path, which TFX takes for a pattern. Rename it."
             )
         path = data if "://" in data else os.path.abspath(data)
+        try:
+            path.encode()
+        except UnicodeEncodeError:
+            raise DataError(
+                f"{printable(path)}: its path is not UTF-8, which TFX cannot hold. Rename it, or give another path "
+                "that links to it."
+            ) from None
         base, patterns = _input_files(path)
         settings = struct_pb2.Struct()
         settings.update({executor.DATA_KEY: path, executor.VALIDATION_FRACTION_KEY: validation_fraction})

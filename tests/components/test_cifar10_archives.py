@@ -1,8 +1,10 @@
 import contextlib
 import gzip
 import io
+import os
 import random
 import struct
+import subprocess
 import tarfile
 import zipfile
 
@@ -55,11 +57,88 @@ def test_folders_in_an_archive_are_passed_over_and_a_leading_dot_is_dropped(tmp_
 
 
 @pytest.mark.parametrize("kind", ["tar", "zip"])
-@pytest.mark.parametrize("name", ["../x.bin", "a/../../x.bin", "/etc/x.bin", "a\\..\\x.bin", "C:/x.bin"])
+@pytest.mark.parametrize(
+    "name",
+    ["../x.bin", "a/../../x.bin", "/etc/x.bin", "a\\..\\x.bin", "..\\x.bin", "\\x.bin", "C:/x.bin", "C:\\x.bin"],
+)
 def test_a_name_that_leads_out_of_the_archive(tmp_path, kind, name):
     path = write(tmp_path / f"x.{kind}", {"good.bin": b"", name: b"data"})
     with pytest.raises(DataError, match=rf"x\.{kind}, member .*: its path leads out of the archive"):
         members(path)
+
+
+@pytest.mark.parametrize("system", [0, 3, 10], ids=["MS-DOS", "Unix", "NTFS"])
+def test_backslashes_in_a_zip_are_read_as_slashes(tmp_path, system):
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w") as zipped:
+        for name in ("a\\", "a\\one.bin", "b/two\\two.bin", "ж\\three.bin", ".\\four.bin"):
+            info = zipfile.ZipInfo(name)
+            info.create_system = system
+            zipped.writestr(info, b"" if name == "a\\" else b"data")
+    assert members(path) == dict.fromkeys(["a/one.bin", "b/two/two.bin", "ж/three.bin", "four.bin"], b"data")
+
+
+def test_a_backslash_that_is_half_a_character_is_none(tmp_path):
+    name = "train/cat/表.bin".encode("shift_jis")
+    assert b"\\" in name
+    stand_in = "x" * len(name)
+    path = write_zip(tmp_path / "x.zip", {stand_in: b"data"})
+    path.write_bytes(path.read_bytes().replace(stand_in.encode(), name))
+    with path.open("rb") as file:
+        (member,) = archives.iter_members("x.zip", file, lambda _: True)
+    assert member == (name.decode("cp437"), b"data")
+    assert member.name.count("/") == 2
+
+
+def test_a_backslash_in_a_tar_is_a_character(tmp_path):
+    path = write_tar(tmp_path / "x.tar", {"a/b\\c.bin": b"data"})
+    assert members(path) == {"a/b\\c.bin": b"data"}
+
+
+def test_names_that_become_the_same_with_slashes(tmp_path):
+    path = write_zip(tmp_path / "x.zip", {"a/x.bin": b"1", "a\\x.bin": b"2"})
+    with pytest.raises(DataError, match=r"member 'a/x\.bin': is there twice"):
+        members(path)
+
+
+@pytest.mark.parametrize("tar_format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_names_in_a_tar_that_are_not_utf8(tmp_path, tar_format):
+    names = [b"caf\xe9.bin".decode("utf-8", "surrogateescape"), "é/" + "n" * 90 + ".bin"]
+    path = tmp_path / "x.tar"
+    with tarfile.open(path, "w", format=tar_format, encoding="utf-8") as tar:
+        for name in names:
+            tar.addfile(tarfile.TarInfo(name), io.BytesIO())
+    assert members(path) == dict.fromkeys(names, b"")
+
+
+def zip_with_raw_name(path, name, *, is_utf8=False):
+    """A zip of one member with these bytes as its name."""
+    stand_in = ("é" if is_utf8 else "x") + "x" * (len(name) - 1 - is_utf8)  # zipfile marks what is not ASCII as UTF-8
+    write_zip(path, {stand_in: b"data"})
+    path.write_bytes(path.read_bytes().replace(stand_in.encode(), name))
+    return path
+
+
+def test_names_in_a_zip_of_the_nineties(tmp_path):
+    path = zip_with_raw_name(tmp_path / "x.zip", "café.bin".encode("cp437"))
+    assert members(path) == {"café.bin": b"data"}
+
+
+def test_a_name_in_a_zip_that_is_not_the_utf8_that_it_says(tmp_path):
+    path = zip_with_raw_name(tmp_path / "x.zip", b"caf\xe9.bin", is_utf8=True)
+    with pytest.raises(DataError, match=r"x\.zip, member 'caf\\xe9\.bin': its name is marked as UTF-8 and is not"):
+        members(path)
+
+
+def test_messages_show_every_name_on_one_line(tmp_path):
+    for kind, name in [("tar", b"../caf\xe9.bin"), ("tar", b"../a\nb.bin"), ("zip", b"../caf\xe9.bin")]:
+        if kind == "zip":
+            path = zip_with_raw_name(tmp_path / "x.zip", name)
+        else:
+            path = write_tar(tmp_path / "x.tar", {name.decode("utf-8", "surrogateescape"): b""})
+        with pytest.raises(DataError, match="its path leads out") as refusal:
+            members(path)
+        assert str(refusal.value).encode().splitlines() == [str(refusal.value).encode()]
 
 
 @pytest.mark.parametrize(
@@ -74,6 +153,18 @@ def test_links_and_devices_in_a_tar(tmp_path, kind):
     path = write_tar(tmp_path / "x.tar.gz", {"good.bin": b""}, info)
     with pytest.raises(DataError, match=r"x\.tar\.gz, member 'sly\.bin': is a link or a device"):
         members(path)
+
+
+def test_the_advice_on_links_in_a_tar_works(tmp_path):
+    (tmp_path / "one.bin").write_bytes(b"data")
+    os.link(tmp_path / "one.bin", tmp_path / "two.bin")
+    (tmp_path / "three.bin").symlink_to("one.bin")
+    pack = ["tar", "cf", "x.tar", "one.bin", "two.bin", "three.bin"]
+    subprocess.run(pack, cwd=tmp_path, check=True)
+    with pytest.raises(DataError, match=r"link .* --dereference --hard-dereference"):
+        members(tmp_path / "x.tar")
+    subprocess.run([*pack, "--dereference", "--hard-dereference"], cwd=tmp_path, check=True)
+    assert members(tmp_path / "x.tar") == dict.fromkeys(["one.bin", "two.bin", "three.bin"], b"data")
 
 
 def test_links_in_a_zip(tmp_path):

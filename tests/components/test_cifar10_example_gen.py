@@ -23,11 +23,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ml_metadata.proto import metadata_store_pb2
 from PIL import Image
+from tfx.components.example_gen import input_processor
 from tfx.orchestration import metadata, pipeline
 from tfx.orchestration.local import local_dag_runner
 from tfx.types import artifact_utils, standard_artifacts
 
-from components.cifar10_example_gen import download, examples, executor, runs
+from components.cifar10_example_gen import download, driver, examples, executor, runs
 from components.cifar10_example_gen.component import Cifar10ExampleGen
 from components.cifar10_example_gen.errors import DataError
 from components.cifar10_example_gen.readers import sources
@@ -244,6 +245,13 @@ def test_an_empty_split_or_a_missing_class(tmp_path, removed, message):
         generate(path, tmp_path / "examples", validation_fraction=0)
 
 
+def test_images_of_one_class_only(tmp_path):
+    files = {name: data for name, data in image_files(images_a_class=16).items() if "/cat/" in name}
+    message = r"split 'train' has no image of airplane, automobile, bird, deer, .*, truck\. Every class needs images"
+    with pytest.raises(DataError, match=message):
+        generate(write_folder(tmp_path / "images", files), tmp_path / "examples")
+
+
 @pytest.mark.parametrize(
     ("fraction", "message"),
     [(1e-9, r"split 'validation' is empty\. Raise validation_fraction"), (0.05, "split 'validation' has no image of")],
@@ -296,7 +304,7 @@ def test_paths_that_tfx_would_take_for_patterns(data):
     ("data", "base", "patterns"),
     [
         ("gs://bucket/a/cifar-10-binary.tar.gz", "gs://bucket/a", ["cifar-10-binary.tar.gz"]),
-        ("s3://bucket/images", "s3://bucket/images", ["*", "*/*", "*/*/*"]),
+        ("s3://bucket/images", "s3://bucket/images", ["*", "*/*", "*/*/*", "*/*/*/*"]),
         ("/nowhere/images.zip", "/nowhere", ["images.zip"]),
         ("here.zip", str(Path.cwd()), ["here.zip"]),
     ],
@@ -356,6 +364,42 @@ def test_tfx_runs_it_again_when_an_image_was_moved_to_another_class(tmp_path):
     assert runs.run(data) == "run"
     (data / "train/cat/0000.png").rename(data / "train/dog/moved.png")
     assert runs.run(data) == "run"
+
+
+def test_tfx_runs_on_names_that_are_not_utf8_and_again_when_one_changed(tmp_path):
+    files = image_files(images_a_class=16)
+    data = write_folder(tmp_path / "images", {f"mine/{name}": content for name, content in files.items()})
+    named = data / "mine" / "train" / "cat" / os.fsdecode(b"caf\xe9.png")
+    (data / "mine" / "train" / "cat" / "0000.png").rename(named)
+    runs = _Runs(tmp_path)
+    assert runs.run(data) == "run"
+    assert runs.run(data) == "cached"
+    os.utime(named, (1e9, 1e9))
+    assert runs.run(data) == "run"
+    named.write_bytes(b"not an image")
+    with pytest.raises(DataError, match=r"mine/train/cat/caf\\xe9\.png: not a PNG or JPEG that decodes"):
+        runs.run(data)
+
+
+def test_a_link_that_leads_nowhere_is_named(tmp_path):
+    data = write_folder(tmp_path / "images", image_files(images_a_class=16))
+    (data / "train" / "cat" / "z.png").symlink_to("nowhere")
+    with pytest.raises(DataError, match=r"train/cat/z\.png: cannot be read \(No such file or directory\)"):
+        _Runs(tmp_path).run(data)
+
+
+def test_only_the_fingerprint_of_local_files_is_taken_without_tensorflow():
+    remote, local = (driver.Driver(None).get_input_processor([], None, base) for base in ("gs://bucket/x", "/x"))
+    assert type(remote) is input_processor.FileBasedInputProcessor
+    assert type(local) is not type(remote)
+
+
+def test_a_path_that_is_not_utf8():
+    with pytest.raises(
+        DataError, match=r"/d\\xe9j\\xe0/x\.zip: its path is not UTF-8, which TFX cannot hold"
+    ) as refusal:
+        Cifar10ExampleGen(os.fsdecode(b"/d\xe9j\xe0/x.zip"))
+    assert str(refusal.value).encode()
 
 
 def test_the_local_runner_raises_the_error_itself(tmp_path):

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 from cifar10_builders import BATCHES, SAMPLE, batch_files, image_files, write_folder, write_tar, write_zip
@@ -52,10 +54,59 @@ def test_images_in_every_container(write):
     }
 
 
-@pytest.mark.parametrize("suffix", ["tar.gz", "zip"])
-def test_images_in_an_archive_with_a_folder_of_its_own(tmp_path, suffix):
-    files = {f"my-images/{name}": data for name, data in LAYOUTS["images"].items()}
-    assert len(read(CONTAINERS[suffix](tmp_path / f"x.{suffix}", files))) == len(files)
+def test_images_in_a_folder_of_their_own(write):
+    files = {f"my images/{name}": data for name, data in LAYOUTS["images"].items()}
+    extras = {"my images/notes.txt": b"", "my images/train/labels.csv": b""}
+    assert len(read(write(files | extras))) == len(files)
+
+
+def test_names_that_are_not_utf8_or_hold_line_breaks(tmp_path):
+    names = [os.fsdecode(name) for name in (b"train/cat/caf\xe9.png", b"train/cat/a\nb.png", b"train/cat/sl\\ash.png")]
+    files = LAYOUTS["images"] | dict.fromkeys(names, b"image")
+    found = [read(write(tmp_path / f"x.{kind}", files)) for kind, write in CONTAINERS.items() if kind != "zip"]
+    for records in found:
+        assert len(records) == len(files)
+        shown = {record.source for record in records if record.image == b"image"}
+        assert shown == {r"train/cat/caf\xe9.png", r"train/cat/a\nb.png", r"train/cat/sl\ash.png"}
+
+
+@pytest.mark.parametrize(
+    "name", [b"train/caf\xe9/1.png", b"tr\xe9/cat/1.png", b"train/cat/\xe9.gif", b"a/b/c/d/\xe9.png"]
+)
+def test_a_refusal_shows_a_name_that_is_not_utf8(tmp_path, name):
+    for kind in ("folder", "tar"):
+        path = CONTAINERS[kind](tmp_path / f"x.{kind}", {os.fsdecode(name): b"image"})
+        with pytest.raises(DataError) as refusal:
+            read(path)
+        assert r"\xe9" in str(refusal.value)
+        assert str(refusal.value).encode()
+        assert r"\\xe9" not in str(refusal.value)
+
+
+def test_links_in_a_folder_are_followed(tmp_path):
+    folder = write_folder(tmp_path / "x", LAYOUTS["images"])
+    (folder / "train" / "cat").rename(tmp_path / "cats")
+    (folder / "train" / "cat").symlink_to(tmp_path / "cats")
+    (folder / "train" / "dog" / "link.png").symlink_to(tmp_path / "cats" / "0000.png")
+    assert len(read(folder)) == len(LAYOUTS["images"]) + 1
+
+
+def test_what_is_no_file_in_a_folder(tmp_path):
+    folder = write_folder(tmp_path / "x", LAYOUTS["images"])
+    (folder / "train" / "cat" / "z.png").symlink_to("nowhere")
+    with pytest.raises(DataError, match=r"train/cat/z\.png: cannot be read \(No such file or directory\)"):
+        read(folder)
+    (folder / "train" / "cat" / "z.png").unlink()
+    os.mkfifo(folder / "train" / "cat" / "z.png")
+    with pytest.raises(DataError, match=r"train/cat/z\.png: is a device or a pipe"):
+        read(folder)
+
+
+def test_a_link_to_a_folder_above(tmp_path):
+    folder = write_folder(tmp_path / "x", LAYOUTS["images"])
+    (folder / "train" / "loop").symlink_to("..")
+    with pytest.raises(DataError, match="nested too deep"):
+        read(folder)
 
 
 def test_image_suffixes_in_capitals(write):
@@ -64,6 +115,7 @@ def test_image_suffixes_in_capitals(write):
 
 def test_files_beside_the_data_are_passed_over(write):
     extras = {".DS_Store": b"", "train/.DS_Store": b"", "train/cat/Thumbs.db": b"", "__MACOSX/train/cat/._1.jpg": b""}
+    extras |= {"train/cat/Icon\r": b"", "train/cat/@eaDir/1.png/THUMB.jpg": b"", "lost+found/1/2/3/4": b""}
     extras |= {"readme.html": b"", "README.md": b"", ".git/objects/a/b/c": b"", "LICENSE": b""}
     assert len(read(write(LAYOUTS["images"] | extras))) == len(LAYOUTS["images"])
 
@@ -105,7 +157,18 @@ REFUSALS = {
     "no test batch": (without("binary", "test_batch.bin"), r"test_batch\.bin missing"),
     "missing batches": (without("python", "data_batch_2", "data_batch_5"), "data_batch_2, data_batch_5 missing"),
     "batch number": (BINARY | {"data_batch_6.bin": b""}, r"data_batch_6\.bin: unknown batch"),
-    "second batch": (BINARY | {"z/test_batch.bin": BINARY["test_batch.bin"]}, "test_batch.bin: a second test_batch"),
+    "second batch": (
+        BINARY | {"z/test_batch.bin": BINARY["test_batch.bin"]},
+        r"z/test_batch\.bin: a second test_batch beside test_batch\.bin, expected one",
+    ),
+    "two data sets": (
+        {f"{version}/{name}": data for version in ("v1", "v2") for name, data in IMAGES.items()},
+        "holds two data sets, in v1/(train|test) and in v2/(train|test), expected one",
+    ),
+    "a data set beside another's folder": (
+        {"copy/train/cat/1.png": b"x"} | IMAGES,
+        "holds two data sets, in (copy/)?train and in (copy/)?(train|test), expected one",
+    ),
     "two layouts": (IMAGES | {"z": b""} | BINARY, "mixes .* batches.* image|mixes image.* batches"),
     "binary and Python": (
         {"a/data_batch_1.bin": BINARY["data_batch_1.bin"], "b/data_batch_2": LAYOUTS["python"]["data_batch_2"]},

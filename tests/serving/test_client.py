@@ -4,6 +4,7 @@ import base64
 import contextlib
 import io
 import json
+import os
 import re
 import resource
 import socket
@@ -409,6 +410,48 @@ def test_json_of_standard_input(flags: list[str], capsys: pytest.CaptureFixture,
     assert answer["top"] == [{"label": answer["label"], "score": answer["score"]}]
     assert list(answer["probabilities"]) == list(features.CLASS_NAMES)
     np.testing.assert_allclose(list(answer["probabilities"].values()), probabilities(image), rtol=1e-6)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "ascii"])
+@pytest.mark.parametrize("as_json", [False, True], ids=["table", "json"])
+def test_a_name_that_is_not_utf8_stops_no_answer(
+    grpc_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str, as_json: bool
+):
+    folder = tmp_path / os.fsdecode(b"d\xe9j\xe0")
+    folder.mkdir()
+    for name, content in [
+        (b"caf\xe9.png", png(1)),
+        (b"bad\xe9.png", BAD),
+        (b"line\nbreak.png", png(2)),
+        (b"z.png", png(3)),
+    ]:
+        (folder / os.fsdecode(name)).write_bytes(content)
+    streams = [io.TextIOWrapper(io.BytesIO(), encoding, errors="strict", write_through=True) for _ in range(2)]
+    monkeypatch.setattr(sys, "stdout", streams[0])
+    monkeypatch.setattr(sys, "stderr", streams[1])
+    arguments = ["--server", grpc_address, str(folder), "--picture-dir", str(tmp_path / "out")]
+    assert client.main(arguments + ["--json"] * as_json) == client.EXIT_IMAGE_FAILED
+    out, err = (stream.buffer.getvalue().decode(encoding) for stream in streams)
+    shown = str(tmp_path / r"d\xe9j\xe0") + "/"
+    if as_json:
+        answers = {answer["file"]: answer.get("label") for answer in map(json.loads, out.splitlines())}
+        names = [r"caf\xe9.png", r"bad\xe9.png", "line\nbreak.png", "z.png"]
+        assert set(answers) == {shown + name for name in names}
+        assert answers[shown + r"bad\xe9.png"] is None
+    else:
+        assert [line.split()[0] for line in out.splitlines()] == [
+            shown + name for name in (r"caf\xe9.png", r"line\nbreak.png", "z.png")
+        ]
+        assert err.startswith(shown + r"bad\xe9.png: is not a PNG")
+    assert len(list((tmp_path / "out").iterdir())) == 3
+
+
+def test_a_folder_that_is_not_there_is_named_whatever_its_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    stream = io.TextIOWrapper(io.BytesIO(), "utf-8", errors="strict", write_through=True)
+    monkeypatch.setattr(sys, "stderr", stream)
+    with pytest.raises(SystemExit):
+        client.main([str(tmp_path / os.fsdecode(b"no\xe9"))])
+    assert r"no\xe9: there is no such file or folder" in stream.buffer.getvalue().decode()
 
 
 def test_batches(flags: list[str], folder: Path, model: Model):

@@ -19,11 +19,12 @@ from collections.abc import Callable, Iterator
 from typing import IO, NamedTuple
 
 from components.cifar10_example_gen.errors import DataError
+from serving.file_names import printable
 
 ARCHIVE_SUFFIXES = (".tar.gz", ".tgz", ".tar", ".zip")
 
-MAX_MEMBER_BYTES = 64 * 2**20
-"""Decompressed bytes of one member. An official batch has 31 MB."""
+MAX_MEMBER_BYTES = 128 * 2**20
+"""Decompressed bytes of one member. An official batch has 31 MB, four times as much in Python 2's default pickles."""
 
 MAX_TOTAL_BYTES = 8 * 2**30
 """Decompressed bytes of a whole archive. The official ones have 0.2 GB."""
@@ -31,7 +32,11 @@ MAX_TOTAL_BYTES = 8 * 2**30
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZIP_MAGIC = b"PK"
 _ZIP_ENCRYPTED = 0x1  # general purpose bit flag, APPNOTE.TXT 4.4.4
-_LINK_OR_DEVICE = "{archive}, member {name!r}: is a link or a device, expected files and folders only. Pack it again."
+_ZIP_UTF8 = 0x800  # the name is in UTF-8
+_LINK_OR_DEVICE = (
+    "{archive}, member '{name}': is a link or a device, expected files and folders only. Remove it, or pack again what "
+    "links lead to: tar with --dereference --hard-dereference, zip without --symlinks."
+)
 _CORRUPT = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -49,7 +54,7 @@ class Member(NamedTuple):
     """A file in an archive.
 
     Attributes:
-        name: Its path in the archive, with `/` between its parts.
+        name: Its path in the archive, with `/` between its parts; bytes that are not UTF-8 as PEP 383 has them.
         data: Its decompressed content.
     """
 
@@ -88,7 +93,13 @@ def iter_members(
         magic = file.read(2)
         file.seek(0)
         if magic == _ZIP_MAGIC:
-            yield from _iter_zip(archive, file, wanted, limits)
+            try:
+                yield from _iter_zip(archive, file, wanted, limits)
+            except UnicodeDecodeError as error:
+                name = printable(error.object.decode("utf-8", "surrogateescape"))
+                raise DataError(
+                    f"{archive}, member '{name}': its name is marked as UTF-8 and is not. Rename it and pack it again."
+                ) from error
         elif magic == _GZIP_MAGIC:
             with gzip.GzipFile(fileobj=file) as decompressed:
                 yield from _iter_tar(archive, decompressed, wanted, limits)
@@ -108,10 +119,11 @@ class _Limits:
 
     def admit(self, name: str, size_bytes: int) -> str:
         """Refuses a member by its name or by the size that it claims; returns the name without a leading `./`."""
-        where = f"{self._archive}, member {name!r}"
+        where = f"{self._archive}, member '{printable(name)}'"
         if not name:
             raise DataError(f"{self._archive}: has a member without a name. Fetch or copy it again.")
-        if name.startswith("/") or "\\" in name or ".." in name.split("/") or name[1:2] == ":":
+        path = name.replace("\\", "/")  # as Windows would take it
+        if path.startswith("/") or ".." in path.split("/") or path[1:2] == ":":
             raise DataError(f"{where}: its path leads out of the archive. Do not use this archive.")
         name = posixpath.normpath(name)
         if name in self._names:
@@ -169,11 +181,11 @@ def _iter_tar(
     archive: str, file: IO[bytes] | gzip.GzipFile, wanted: Callable[[str], bool], limits: _Limits
 ) -> Iterator[Member]:
     bounded = _BoundedFile(file, limits)
-    with tarfile.open(fileobj=bounded, mode="r:") as tar:
+    with tarfile.open(fileobj=bounded, mode="r:", encoding="utf-8") as tar:
         for info in tar:
             name = limits.admit(info.name, info.size)
             if not info.isdir() and not info.isreg():
-                raise DataError(_LINK_OR_DEVICE.format(archive=archive, name=name))
+                raise DataError(_LINK_OR_DEVICE.format(archive=archive, name=printable(name)))
             if info.isreg() and wanted(name):
                 content = tar.extractfile(info)
                 assert content is not None  # it is None for folders and links only
@@ -186,20 +198,34 @@ def _iter_tar(
 
 def _iter_zip(archive: str, file: IO[bytes], wanted: Callable[[str], bool], limits: _Limits) -> Iterator[Member]:
     with zipfile.ZipFile(file) as zipped:
-        members = {limits.admit(info.filename, info.file_size): info for info in zipped.infolist()}
+        members = {limits.admit(_path_in_zip(info), info.file_size): info for info in zipped.infolist()}
         for name, info in members.items():
             if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
-                raise DataError(_LINK_OR_DEVICE.format(archive=archive, name=name))
+                raise DataError(_LINK_OR_DEVICE.format(archive=archive, name=printable(name)))
             if info.flag_bits & _ZIP_ENCRYPTED:
-                raise DataError(f"{archive}, member {name!r}: is encrypted. Pack it again without a password.")
-            if not info.is_dir() and wanted(name):
+                raise DataError(
+                    f"{archive}, member '{printable(name)}': is encrypted. Pack it again without a password."
+                )
+            if not _path_in_zip(info).endswith("/") and wanted(name):
                 with zipped.open(info) as content:
                     yield _whole(archive, name, content.read(), info.file_size)
 
 
+def _path_in_zip(info: zipfile.ZipInfo) -> str:
+    """The name of a member with `/` between its parts, where some tools of Windows write backslashes.
+
+    Beside a `/`, a backslash may also be half a character of a name in a code page (Shift JIS, Big5).
+    """
+    name = info.filename
+    is_in_code_page = not (name.isascii() or info.flag_bits & _ZIP_UTF8)
+    return name if "/" in name and is_in_code_page else name.replace("\\", "/")
+
+
 def _whole(archive: str, name: str, data: bytes, size_bytes: int) -> Member:
     if len(data) != size_bytes:
-        raise DataError(f"{archive}, member {name!r}: has {len(data)} of {size_bytes} bytes. Fetch or copy it again.")
+        raise DataError(
+            f"{archive}, member '{printable(name)}': has {len(data)} of {size_bytes} bytes. Fetch or copy it again."
+        )
     return Member(name, data)
 
 

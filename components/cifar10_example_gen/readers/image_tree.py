@@ -33,17 +33,17 @@ def split_and_class_of(name: str) -> tuple[str, str]:
         DataError: As for `read_image`.
     """
     parts = name.split("/")
-    if not 3 <= len(parts) <= 4:  # four when an archive wraps its folders in one of its own
+    if not 3 <= len(parts) <= 4:  # four when the folders are in one of their own
         raise DataError(f"{name}: expected an image as train/<class>/<file> or test/<class>/<file>.")
     split, class_name = parts[-3], parts[-2]
     if split not in SPLIT_FOLDERS:
         raise DataError(
-            f"{name}: unknown split folder {split!r}, expected {' or '.join(SPLIT_FOLDERS)}. Rename or remove it "
+            f"{name}: unknown split folder '{split}', expected {' or '.join(SPLIT_FOLDERS)}. Rename or remove it "
             "(validation is held out of train by the pipeline)."
         )
     if class_name not in features.CLASS_NAMES:
         raise DataError(
-            f"{name}: unknown class folder {class_name!r}, expected one of {', '.join(features.CLASS_NAMES)}. "
+            f"{name}: unknown class folder '{class_name}', expected one of {', '.join(features.CLASS_NAMES)}. "
             "Rename or remove it."
         )
     return split, class_name

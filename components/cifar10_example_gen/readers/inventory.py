@@ -8,9 +8,11 @@ import re
 
 from components.cifar10_example_gen.errors import DataError
 from components.cifar10_example_gen.readers import batches, image_tree
+from serving.file_names import printable
 
 _BATCH_NAME = re.compile(r"(?P<stem>data_batch_\d+|test_batch)(?P<suffix>\.bin)?")
-_IGNORED_FILES = frozenset({"batches.meta", "batches.meta.txt", "readme.html", "thumbs.db", "desktop.ini"})
+_IGNORED_FILES = frozenset({"batches.meta", "batches.meta.txt", "readme.html", "thumbs.db", "desktop.ini", "icon\r"})
+_IGNORED_FOLDERS = frozenset({"__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information"})
 _MAX_NAMES_SHOWN = 5
 
 ACCEPTED = (
@@ -31,7 +33,9 @@ class Layout(enum.Enum):
 def is_ignored(name: str) -> bool:
     """Whether a file is one that archives and desktops leave beside the data: hidden, a readme, a thumbnail index."""
     parts = name.split("/")
-    return parts[-1].lower() in _IGNORED_FILES or any(part.startswith(".") or part == "__MACOSX" for part in parts)
+    return parts[-1].lower() in _IGNORED_FILES or any(
+        part.startswith(".") or part in _IGNORED_FOLDERS for part in parts
+    )
 
 
 class Inventory:
@@ -40,7 +44,8 @@ class Inventory:
     def __init__(self, source: str) -> None:
         self._source = source
         self._layout: Layout | None = None
-        self._batches: set[str] = set()
+        self._batches: dict[str, str] = {}
+        self._split_folder: str | None = None
         self._other_names: list[str] = []
 
     def add(self, name: str) -> Layout | None:
@@ -50,11 +55,12 @@ class Inventory:
             name: Path in the source, with `/` between its parts.
 
         Raises:
-            DataError: The file is of another layout than the ones before it, a batch with a number that there is not
-                or that came before, or a file in a class folder that is no image.
+            DataError: The file is of another layout or another folder of splits than the ones before it, a batch with
+                a number that there is not or that came before, or a file in a class folder that is no image.
         """
         if is_ignored(name):
             return None
+        name = printable(name)
         layout = self._layout_of(name, posixpath.basename(name))
         if layout is None:
             self._other_names.append(name)
@@ -94,14 +100,26 @@ class Inventory:
                     f"{self._source}, {name}: unknown batch, expected data_batch_1 to data_batch_5 and test_batch."
                 )
             if stem in self._batches:
-                raise DataError(f"{self._source}, {name}: a second {stem}, expected one. Remove the other.")
-            self._batches.add(stem)
+                raise DataError(
+                    f"{self._source}, {name}: a second {stem} beside {self._batches[stem]}, expected one. "
+                    "Remove the other."
+                )
+            self._batches[stem] = name
             return Layout.BINARY if batch["suffix"] else Layout.PYTHON
         if base.lower().endswith(image_tree.IMAGE_SUFFIXES):
             image_tree.split_and_class_of(name)
+            self._check_same_data_set(posixpath.dirname(posixpath.dirname(name)))
             return Layout.IMAGES
-        if name.count("/") >= 2:
+        if name.count("/") >= 2 and name.split("/")[-2] not in image_tree.SPLIT_FOLDERS:
             raise DataError(
                 f"{self._source}, {name}: not a {', '.join(image_tree.IMAGE_SUFFIXES)} file. Convert or remove it."
             )
         return None
+
+    def _check_same_data_set(self, split_folder: str) -> None:
+        self._split_folder = self._split_folder or split_folder
+        if posixpath.dirname(split_folder) != posixpath.dirname(self._split_folder):
+            raise DataError(
+                f"{self._source}: holds two data sets, in {self._split_folder} and in {split_folder}, expected one "
+                "with train and test side by side. Remove one, or give its folder alone."
+            )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
+import stat
 from collections.abc import Iterator
-from typing import IO, NamedTuple
+from typing import IO, NamedTuple, NoReturn
 
 from tfx.dsl.io import fileio
 
@@ -12,6 +14,7 @@ from components.cifar10_example_gen.errors import DataError
 from components.cifar10_example_gen.readers import archives, binary, image_tree, python_batches
 from components.cifar10_example_gen.readers.inventory import Inventory, Layout, is_ignored
 from components.cifar10_example_gen.records import Record
+from serving.file_names import printable
 
 _READERS = {
     Layout.BINARY: binary.read_batch,
@@ -20,8 +23,8 @@ _READERS = {
 }
 _IMAGES_A_PART = 500
 
-FOLDER_DEPTH = 3
-"""Names in a path below a folder: train, class, file. TFX's fingerprint of a folder has to look as deep."""
+FOLDER_DEPTH = 4
+"""Names in a path below a folder: one of its own, train, class, file. The fingerprint of a folder looks as deep."""
 
 
 class Part(NamedTuple):
@@ -94,25 +97,39 @@ def _read_archive(path: str) -> Iterator[Record]:
 
     with _open(path) as file:
         for name, data in archives.iter_members(path, file, is_data):
-            yield from _READERS[layouts.pop(name)](name, data)
+            yield from _READERS[layouts.pop(name)](printable(name), data)
     inventory.check_complete()
 
 
 def _read_files(folder: str, layout: Layout, names: tuple[str, ...]) -> Iterator[Record]:
     for name in names:
         path = posixpath.join(folder, name)
+        try:
+            data = _read_file(path)
+        except OSError as error:
+            _refuse_unreadable(error)
+        yield from _READERS[layout](printable(name), data)
+
+
+def _read_file(path: str) -> bytes:
+    if "://" in path:
         size_bytes = fileio.stat(path).length
-        if size_bytes > archives.MAX_MEMBER_BYTES:
-            raise DataError(f"{path}: has {size_bytes} bytes, expected at most {archives.MAX_MEMBER_BYTES}.")
-        with _open(path) as file:
-            data = file.read()
-        yield from _READERS[layout](name, data)
+    else:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise DataError(f"{printable(path)}: is a device or a pipe, expected a file. Remove it.")
+        size_bytes = status.st_size
+    if size_bytes > archives.MAX_MEMBER_BYTES:
+        raise DataError(f"{printable(path)}: has {size_bytes} bytes, expected at most {archives.MAX_MEMBER_BYTES}.")
+    with _open(path) as file:
+        return file.read()
 
 
 def _open(path: str) -> IO[bytes]:
-    """Opens a file for reading: a local one without TensorFlow, whose `seek` inspects its own signature in each call.
+    """Opens a file for reading: a local one without TensorFlow, which fails at names that are not UTF-8.
 
-    zipfile seeks three times a member: a third of the time that an archive of small images took.
+    Its `seek` inspects its own signature in each call, too. zipfile seeks three times a member: a third of the time
+    that an archive of small images took.
     """
     if "://" in path:
         file: IO[bytes] = fileio.open(path, "rb")
@@ -123,13 +140,22 @@ def _open(path: str) -> IO[bytes]:
 def _list_files(folder: str) -> list[str]:
     """Returns the files under a folder in the order of their names, as paths relative to it."""
     names: list[str] = []
-    for parent, _, files in fileio.walk(folder):
+    # TensorFlow fails at local names that are not UTF-8, without a word on which.
+    walk = fileio.walk(folder) if "://" in folder else os.walk(folder, onerror=_refuse_unreadable, followlinks=True)
+    for parent, folders, files in walk:
+        folders[:] = [name for name in folders if not is_ignored(name)]  # nobody may read lost+found
         relative = posixpath.relpath(str(parent), folder)
         names += [posixpath.normpath(posixpath.join(relative, str(name))) for name in files]
     names = sorted(name for name in names if not is_ignored(name))
     for name in names:
         if name.count("/") >= FOLDER_DEPTH:
             raise DataError(
-                f"{folder}, {name}: nested too deep, expected train|test/<class>/<file>. Move or remove it."
+                f"{folder}, {printable(name)}: nested too deep, expected train|test/<class>/<file>. Move or remove it."
             )
     return names
+
+
+def _refuse_unreadable(error: OSError) -> NoReturn:
+    raise DataError(
+        f"{printable(str(error.filename))}: cannot be read ({error.strerror}). Remove it, or make it readable."
+    ) from error
