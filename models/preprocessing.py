@@ -6,7 +6,7 @@ graph, so nothing else in this repository decodes or scales an image for the mod
 
 import tensorflow as tf
 
-from models import features
+from models import decoding, features, orientation
 
 
 def preprocessing_fn(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -27,11 +27,11 @@ def preprocessing_fn(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
 
 
 def decode_images(encoded: tf.Tensor) -> tf.Tensor:
-    """Decodes image files of any size to three-channel images of CIFAR-10's size.
+    """Decodes image files of any size to three-channel images of CIFAR-10's size, upright.
 
     PNG, JPEG, 24-bit BMP and GIF (its first frame). Greyscale is repeated in the three channels, an alpha channel
     is dropped, 16-bit samples keep their upper 8 bits. An image that is not 32x32 is resized to it, whatever its
-    aspect, with antialiasing.
+    aspect, with antialiasing. One that its file says to turn (EXIF Orientation, in a JPEG or PNG) is turned.
 
     Args:
         encoded: string [N], each a whole image file.
@@ -43,7 +43,8 @@ def decode_images(encoded: tf.Tensor) -> tf.Tensor:
         tf.errors.InvalidArgumentError: when run, on a file that cannot be decoded.
     """
     shape = [features.SOURCE_IMAGE_SIZE, features.SOURCE_IMAGE_SIZE, features.NUM_CHANNELS]
-    return tf.map_fn(_decode_image, encoded, fn_output_signature=tf.TensorSpec(shape, tf.uint8))
+    images = tf.map_fn(_decode_image, encoded, fn_output_signature=tf.TensorSpec(shape, tf.uint8))
+    return orientation.turn_upright(images, encoded)
 
 
 def standardize(images: tf.Tensor) -> tf.Tensor:
@@ -75,8 +76,7 @@ def resize(images: tf.Tensor) -> tf.Tensor:
 def _decode_image(encoded: tf.Tensor) -> tf.Tensor:
     """String [] to uint8 [32, 32, 3]."""
     size = features.SOURCE_IMAGE_SIZE
-    # expand_animations=False keeps a GIF's first frame only, as an image of rank 3.
-    image = tf.io.decode_image(encoded, channels=features.NUM_CHANNELS, expand_animations=False)
+    image = decoding.decode(encoded)
     has_source_size = tf.reduce_all(tf.shape(image)[:2] == size)
     image = tf.cond(has_source_size, lambda: image, lambda: _shrink(image))
     image.set_shape([size, size, features.NUM_CHANNELS])

@@ -38,7 +38,8 @@ class AlexNetServing(tf.Module):
         """Classifies images.
 
         Args:
-            image_bytes: string [N], encoded image files (PNG, JPEG, BMP or GIF) of any size.
+            image_bytes: string [N], encoded image files (PNG, JPEG, BMP or GIF) of any size. They are sent as they are:
+                what a camera stored turned (EXIF Orientation, in a JPEG or PNG) is seen upright.
 
         Returns:
             `probabilities` float32 [N, 10] in label order, and `classes` string [N, 10], the names; of the most

@@ -109,8 +109,8 @@ def explain(error: ServingError) -> str:
     if error.code == "NOT_FOUND":
         return f"{message}. --model, --model-version and --label say which model; --status lists its versions."
     # The server's words on an image sit among TensorFlow's names of functions and nodes.
-    if found := re.search(rf"{INPUT}\[\d+\] ([^]]+)", message):
-        return found.group(1)
+    if found := re.search(rf"{INPUT}\[\d+\] ([^][]+)", message):
+        return found.group(1).strip()
     return f"{error.code}: {message}"
 
 

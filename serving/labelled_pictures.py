@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from serving.answers import Prediction
 from serving.image_files import STDIN, ImageFile
@@ -18,7 +18,7 @@ FONT_SIZE = 18
 
 
 def draw(content: bytes, caption: str) -> Image.Image:
-    """The picture above a strip with a caption.
+    """The picture, upright as the model sees it, above a strip with a caption.
 
     Args:
         content: an encoded image file; of an animation the first frame is taken.
@@ -32,8 +32,8 @@ def draw(content: bytes, caption: str) -> Image.Image:
     """
     try:
         with Image.open(io.BytesIO(content)) as file:
-            picture = file.convert("RGB")
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+            picture = ImageOps.exif_transpose(file).convert("RGB")
+    except Exception as error:  # Pillow raises nearly anything on damaged data
         raise ValueError(f"it cannot be drawn: {error}") from error
     factor = max(1, -(-MIN_WIDTH // picture.width))
     picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)

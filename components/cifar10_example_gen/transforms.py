@@ -17,7 +17,7 @@ from apache_beam.pvalue import TaggedOutput
 from tfx.components.example_gen import write_split
 from tfx.dsl.io import fileio
 
-from components.cifar10_example_gen import examples, runs
+from components.cifar10_example_gen import examples, images, runs
 from components.cifar10_example_gen.errors import DataError
 from components.cifar10_example_gen.readers import sources
 from components.cifar10_example_gen.records import Record
@@ -30,6 +30,9 @@ PROBLEMS = "problems"
 
 SHARDS = 4
 """Files a split. Fixed, so that the same images always give the same files."""
+
+_CHECKED_AT_ONCE = 500
+"""Image files."""
 
 _Shard = tuple[str, int]
 _Counted = tuple[str, list[int], int]
@@ -45,21 +48,30 @@ class _ReadPart(beam.DoFn):
     def process(self, part: sources.Part) -> Iterator[tuple[_Shard, Section] | TaggedOutput]:
         collected: dict[_Shard, list[Entry]] = {}
         collected_bytes = 0
+        unchecked: list[tuple[str, bytes]] = []
         try:
             for record in sources.read(part):
-                try:
-                    shard, entry = self._entry(record)
-                except DataError as error:
-                    yield TaggedOutput(PROBLEMS, str(error))
-                    continue
+                shard, entry = self._entry(record)
                 collected.setdefault(shard, []).append(entry)
                 collected_bytes += len(entry.serialized)
-                if collected_bytes >= runs.RUN_BYTES:
+                if isinstance(record.image, bytes):
+                    unchecked.append((record.source, record.image))
+                is_full = collected_bytes >= runs.RUN_BYTES
+                if is_full or len(unchecked) >= _CHECKED_AT_ONCE:
+                    yield from self._check(unchecked)
+                if is_full:
                     yield from self._write(collected)
                     collected_bytes = 0
         except DataError as error:
             yield TaggedOutput(PROBLEMS, str(error))
+        yield from self._check(unchecked)
         yield from self._write(collected)
+
+    def _check(self, files: list[tuple[str, bytes]]) -> Iterator[TaggedOutput]:
+        """Takes image files, and yields what is wrong with them. Their examples are written: nobody will use them."""
+        for problem in images.find_problems(files):
+            yield TaggedOutput(PROBLEMS, problem)
+        files.clear()
 
     def _write(self, collected: dict[_Shard, list[Entry]]) -> Iterator[tuple[_Shard, Section]]:
         while collected:

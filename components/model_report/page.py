@@ -24,7 +24,6 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 _PIXELS_PER_INCH = 100
 _SHARPNESS = 1.5  # pixels of the PNG for one on the page
-_TILE_PIXELS = 64  # larger images of one's own are made smaller
 
 _SETTINGS_OF_THRESHOLDS = {
     (False, results.VALUE): "accuracy_floor",
@@ -148,7 +147,7 @@ def render_html(contents: Contents, charts: Mapping[str, Chart]) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "png_uri": lambda content: _data_uri(content, "image/png"),
+        "png_uri": _png_uri,
         "seconds": _seconds,
         "signed": lambda value: f"{value:+.4f}".replace("-", "−"),
         "bytes": lambda size: f"{size:,.0f} bytes",
@@ -357,26 +356,24 @@ def _png(figure: Figure) -> bytes:
 
 
 def _pixels(file: bytes) -> np.ndarray:
-    """uint8 [32, 32, 3]."""
-    size = (features.SOURCE_IMAGE_SIZE, features.SOURCE_IMAGE_SIZE)
-    with Image.open(io.BytesIO(file)) as image:
-        return np.asarray(image.convert("RGB").resize(size))
+    """What the model saw of an image file, uint8 [32, 32, 3]."""
+    import tensorflow as tf
+
+    from models.preprocessing import decode_images
+
+    pixels: np.ndarray = decode_images(tf.constant([file])).numpy()[0]
+    return pixels
 
 
 def _image_uri(file: bytes) -> str:
-    """An image as it came, or made smaller."""
-    with Image.open(io.BytesIO(file)) as image:
-        if max(image.size) <= _TILE_PIXELS:
-            return _data_uri(file, Image.MIME[image.format or "PNG"])
-        small = image.convert("RGB")
-        small.thumbnail((_TILE_PIXELS, _TILE_PIXELS))
+    """A PNG of what the model saw of an image file."""
     buffer = io.BytesIO()
-    small.save(buffer, "PNG")
-    return _data_uri(buffer.getvalue(), "image/png")
+    Image.fromarray(_pixels(file)).save(buffer, "PNG")
+    return _png_uri(buffer.getvalue())
 
 
-def _data_uri(content: bytes, media_type: str) -> str:
-    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
+def _png_uri(content: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(content).decode()}"
 
 
 def _seconds(value: float) -> str:

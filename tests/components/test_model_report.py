@@ -1,7 +1,9 @@
 """The model report's page: its figures, the hard cases, what it needs of a browser."""
 
 import base64
+import dataclasses
 import html
+import io
 import itertools
 import json
 import re
@@ -10,6 +12,7 @@ import subprocess
 
 import numpy as np
 import pytest
+from PIL import Image
 from report_contents import Page, make_contents
 
 from components.model_report import page
@@ -100,6 +103,31 @@ def test_images_show_actual_and_predicted_with_the_probability(contents, shown):
     wrong = np.flatnonzero(~found.correct)
     worst = wrong[found.confidence[wrong].argmax()]
     assert any(text.startswith(f"Test image {worst}: ") for text in alt)
+
+
+def test_images_are_shown_as_the_model_saw_them(contents, charts):
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    grey, opaque, turned = pixels[:, :, :1], np.full((32, 32, 1), 255, np.uint8), Image.fromarray(pixels)
+    turned.getexif()[0x0112] = 6
+    images = {
+        "turned by its camera": (turned, np.rot90(pixels, -1)),
+        "transparent": (Image.fromarray(np.concatenate([pixels, opaque // 5], axis=-1)), pixels),
+        "16 bits": (Image.fromarray(grey[:, :, 0].astype(np.uint16) * 256), np.repeat(grey, 3, axis=-1)),
+    }
+    indices = contents.gallery.first[: len(images)]
+    files = {}
+    for index, (image, _) in zip(indices, images.values(), strict=True):
+        file = io.BytesIO()
+        image.save(file, "PNG", exif=image.getexif())
+        files[index] = file.getvalue()
+    changed = dataclasses.replace(contents, image_files={**contents.image_files, **files})
+    shown = Page(page.render_html(changed, charts))
+    for index, (_, seen) in zip(indices, images.values(), strict=True):
+        sources = [img["src"] for img in shown.all("img") if img["alt"].startswith(f"Test image {index}: ")]
+        for source in sources:
+            with Image.open(io.BytesIO(base64.b64decode(source.removeprefix("data:image/png;base64,")))) as image:
+                np.testing.assert_array_equal(np.asarray(image), seen)
+        assert sources
 
 
 def test_lineage_has_data_source_settings_seconds_and_versions(contents, shown):

@@ -51,6 +51,17 @@ class DoublingModel:
         """Nothing to free."""
 
 
+class ParsingModel(DoublingModel):
+    """Takes strings that are numbers, and does not say which is not."""
+
+    def run(self, signature: Any, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        self.batches.append(inputs["x"])
+        for text in inputs["x"]:
+            if not text.isdigit():
+                raise invalid_argument(f"no number, {len(text)} bytes")
+        return {"y": inputs["x"].astype(int)}
+
+
 class Asker:
     """Sends requests from threads."""
 
@@ -61,7 +72,7 @@ class Asker:
         self.threads = ThreadPoolExecutor(64)
 
     def ask(
-        self, *values: float, dtype: Any = np.float32, signature: Any = SIGNATURE, timeout_s: float | None = WAIT_S
+        self, *values: float | bytes, dtype: Any = np.float32, signature: Any = SIGNATURE, timeout_s: float | None = WAIT_S
     ) -> Future[list[float]]:
         inputs = {"x": np.array(values, dtype)}
         return self.threads.submit(lambda: self.runner.run(self.servable, signature, inputs, timeout_s)["y"].tolist())
@@ -137,6 +148,37 @@ def test_one_bad_request_does_not_spoil_the_others():
         with pytest.raises(StatusError, match=f"negative: {value}") as error:
             future.result()
         assert error.value.code == Code.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize("runner", [DirectRunner(1), BatchingRunner(BatchingParameters(num_batch_threads=1))])
+def test_the_first_bad_row_is_named(runner: Any):
+    asker = Asker(runner, ParsingModel())
+    for size in (1, 2, 5, 32):
+        for bad in range(size):
+            rows = [b"1"] * bad + [b"two"] + [b"3", b""] * size
+            with pytest.raises(StatusError) as error:
+                asker.ask(*rows[:size], dtype=object).result()
+            assert error.value.code == Code.INVALID_ARGUMENT
+            assert error.value.message == f"x[{bad}] is refused: no number, 3 bytes"
+    asker.model.batches.clear()
+    assert asker.ask(*[b"1"] * 32, dtype=object).result() == [1] * 32
+    assert len(asker.model.batches) == 1
+
+
+def test_an_error_that_is_not_about_one_row_stays_as_it_is():
+    class Moody(ParsingModel):
+        def run(self, signature: Any, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+            if len(inputs["x"]) > 3:
+                raise invalid_argument("more than 3")
+            if b"named" in inputs["x"]:
+                raise invalid_argument("x[1] is bad")
+            raise StatusError(Code.INTERNAL, "broken")
+
+    asker = Asker(DirectRunner(1), Moody())
+    for rows, message in (([b""] * 4, "more than 3"), ([b"", b"named"], "x[1] is bad"), ([b""], "broken")):
+        with pytest.raises(StatusError) as error:
+            asker.ask(*rows, dtype=object).result()
+        assert error.value.message == message
 
 
 def test_a_defect_is_an_internal_error_and_the_thread_goes_on(caplog):

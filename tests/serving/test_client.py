@@ -25,7 +25,7 @@ from PIL import Image
 from waiting import WAIT_S
 
 from models import features
-from serving import client, image_files, stubs
+from serving import client, image_files, labelled_pictures, stubs
 from serving.answers import Prediction, PredictionClient, ServedModel, ServingError, Signature, VersionStatus
 from serving.grpc_client import float_rows
 from serving.retries import RetryPolicy
@@ -491,6 +491,28 @@ def test_pictures_with_their_class(flags: list[str], folder: Path, tmp_path: Pat
         caption = np.asarray(wide)[150:]
         assert (caption == 255).all(axis=-1).any()
         assert 0.01 < (caption.mean(axis=-1) < 128).mean() < 0.3
+
+
+@pytest.mark.parametrize(
+    ("orientation", "turned"),
+    [
+        (2, Image.Transpose.FLIP_LEFT_RIGHT),
+        (3, Image.Transpose.ROTATE_180),
+        (4, Image.Transpose.FLIP_TOP_BOTTOM),
+        (5, Image.Transpose.TRANSPOSE),
+        (6, Image.Transpose.ROTATE_90),
+        (7, Image.Transpose.TRANSVERSE),
+        (8, Image.Transpose.ROTATE_270),
+    ],
+)
+def test_a_picture_that_a_camera_stored_turned_is_shown_upright(orientation: int, turned: Image.Transpose):
+    upright = Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8))
+    stored = upright.transpose(turned)
+    stored.getexif()[0x0112] = orientation
+    file = io.BytesIO()
+    stored.save(file, "PNG", exif=stored.getexif())
+    shown = np.asarray(labelled_pictures.draw(file.getvalue(), "cat"))
+    np.testing.assert_array_equal(shown[: -labelled_pictures.CAPTION_HEIGHT], np.asarray(upright))
 
 
 def test_status_and_metadata_commands(flags: list[str], capsys: pytest.CaptureFixture):

@@ -13,7 +13,7 @@ from PIL import Image
 
 from models import features
 from serving import client
-from serving.answers import ServedModel
+from serving.answers import ServedModel, ServingError
 from serving.server_process import ServerProcess, server_process
 
 NUM_IMAGES = 200
@@ -128,6 +128,12 @@ def encode(pixels: np.ndarray, file_format: str) -> bytes:
     return file.getvalue()
 
 
+def damaged(image: bytes) -> bytes:
+    """The same file with a byte changed in its middle: a wrong checksum in a PNG, a wrong table in a JPEG."""
+    position = image.index(b"IDAT") + 99 if b"IDAT" in image else image.index(b"\xff\xc4") + 2
+    return image[:position] + bytes([image[position] ^ 1]) + image[position + 1 :]
+
+
 def example(image: bytes, label: int) -> bytes:
     import tensorflow as tf
 
@@ -169,3 +175,22 @@ def test_server(
             for prediction in connection.predict(images[start : start + batch_size])
         ]
     np.testing.assert_allclose(answers, trained, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("protocol", ["gRPC", "REST"])
+@pytest.mark.parametrize(("size", "bad"), [(1, 0), (3, 1), (32, 31)])
+def test_an_image_that_is_damaged_in_its_middle_is_named(
+    server: ServerProcess, images: list[bytes], protocol: str, size: int, bad: int
+) -> None:
+    rest = protocol == "REST"
+    address = server.rest_address if rest else server.grpc_address
+    files = images[:size]
+    files[bad] = damaged(files[bad])
+    with (
+        client.connect(address, ServedModel("alexnet"), rest=rest, timeout_s=60) as connection,
+        pytest.raises(ServingError, match=rf"image_bytes\[{bad}\] is refused: .*Invalid (PNG|JPEG) data") as error,
+    ):
+        connection.predict(files)
+    assert error.value.code == "INVALID_ARGUMENT"
+    assert client.explain(error.value).startswith("is refused: ")
+    assert "node" not in client.explain(error.value)
