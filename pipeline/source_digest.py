@@ -55,6 +55,8 @@ def _closure(modules: tuple[str, ...], root: Path) -> dict[str, ast.Module]:
             waiting += [f"{name}.{file.stem}" for file in path.parent.glob("*.py") if file.name != "__init__.py"]
         if name not in trees:
             trees[name] = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+            if "." in name:  # a package's __init__ runs before its modules
+                waiting.append(name.rpartition(".")[0])
             package = name if path.name == "__init__.py" else name.rpartition(".")[0]
             waiting += [found for found in _imports(trees[name], package) if _path(found, root)]
     return trees
