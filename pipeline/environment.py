@@ -329,6 +329,8 @@ def tool_environment(environ: Mapping[str, str], project_root: Path, system: Pat
     environment = {
         name: value for name, value in given.items() if USER_SETTINGS.fullmatch(name) or not name.startswith(not_ours)
     }
+    if "UV_INDEX_URL" in environment:  # its older name
+        environment.setdefault("UV_DEFAULT_INDEX", environment.pop("UV_INDEX_URL"))
     for pip_name, uv_name in UV_VARIABLE_BY_PIP_VARIABLE.items():
         if pip_name in environment:
             environment.setdefault(uv_name, environment[pip_name])
