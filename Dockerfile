@@ -17,7 +17,7 @@ ARG GPU=0
 ENV GPU=${GPU} RUNTIME=1 PYTHON=/usr/local/bin/python3 UV_NO_CACHE=1 UV_LINK_MODE=copy \
     SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
 # Only what the environment is made from: edited code does not install it anew.
-COPY pyproject.toml requirements.lock requirements-gpu.lock uv.toml .python-version ./
+COPY pyproject.toml requirements.lock requirements-gpu.lock .python-version ./
 COPY pipeline/environment.py pipeline/
 RUN python3 pipeline/environment.py && rm -rf .tools .venv.lock
 COPY . .

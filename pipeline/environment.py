@@ -304,7 +304,7 @@ def _variable(tool: str, setting: str) -> str:
     return f"{tool}_{setting.upper().replace('-', '_')}"
 
 
-def tool_environment(environ: Mapping[str, str], project_root: Path, system: Path = Path("/etc")) -> dict[str, str]:
+def tool_environment(environ: Mapping[str, str], system: Path = Path("/etc")) -> dict[str, str]:
     """Returns the environment for pip and uv: the user's, with nothing that would change what is installed, or where.
 
     Of pip's and uv's variables and configuration files only USER_SETTINGS count, and variables win. Python's own, which
@@ -312,7 +312,6 @@ def tool_environment(environ: Mapping[str, str], project_root: Path, system: Pat
 
     Args:
       environ: The user's.
-      project_root: Its `uv.toml` is the one that uv reads.
       system: Where the machine's configuration files are.
     """
     home = Path(environ.get("HOME", "/"))
@@ -338,9 +337,7 @@ def tool_environment(environ: Mapping[str, str], project_root: Path, system: Pat
         environment.setdefault("UV_INDEX_STRATEGY", "unsafe-best-match")
     environment.setdefault("UV_HTTP_TIMEOUT", "120")
     # Without compiled bytecode the first import of TFX takes most of a minute.
-    environment.update(
-        PIP_CONFIG_FILE=os.devnull, UV_CONFIG_FILE=str(project_root / "uv.toml"), UV_COMPILE_BYTECODE="1"
-    )
+    environment.update(PIP_CONFIG_FILE=os.devnull, UV_NO_CONFIG="1", UV_COMPILE_BYTECODE="1")
     return environment
 
 
@@ -551,7 +548,7 @@ def make_environment(
             "it with PYTHON=3.13 (glibc 2.39 or newer), or leave GPU out and install CUDA for TensorFlow 2.16 yourself."
         )
 
-    environment = tool_environment(environ, project_root)
+    environment = tool_environment(environ)
     uv = find_or_install_uv(project_root, environment)
     venv = project_root / ".venv"
     if venv.exists():
@@ -600,7 +597,8 @@ def write_lock(project_root: Path, environ: Mapping[str, str]) -> None:
     Raises:
       SetupError: The requirements cannot be resolved.
     """
-    environment = tool_environment(environ, project_root)
+    environment = tool_environment(environ)
+    environment.update(UV_NO_CONFIG="0", XDG_CONFIG_HOME=os.devnull)  # pyproject.toml says for which platforms
     uv = find_or_install_uv(project_root, environment)
     compile_ = [uv, "pip", "compile", "--generate-hashes", "--no-annotate", "--custom-compile-command", "make lock"]
     universal = ["--universal", "--python-version", "3.10", "--extra", "dev"]

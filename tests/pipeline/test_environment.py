@@ -214,7 +214,7 @@ no-binary = [
 
 
 def given_to_tools(home: Path, **environ: str) -> dict[str, str]:
-    given = environment.tool_environment({"HOME": str(home), **environ}, home / "project", system=home / "etc")
+    given = environment.tool_environment({"HOME": str(home), **environ}, system=home / "etc")
     del given["HOME"]
     return given
 
@@ -227,7 +227,7 @@ def test_of_the_users_pip_and_uv_only_how_packages_are_fetched_counts(home):
         "PIP_CERT": "/etc/ca.crt",
         "PIP_TIMEOUT": "7",
         "SSL_CERT_FILE": "/etc/ca.crt",
-        "UV_CONFIG_FILE": str(home / "project/uv.toml"),
+        "UV_NO_CONFIG": "1",
         "UV_DEFAULT_INDEX": "https://user.test/simple%20x",
         "UV_INDEX": "mirror=https://mirror.test/simple#x",
         "UV_INDEX_STRATEGY": "unsafe-best-match",
