@@ -22,7 +22,7 @@ COPY pipeline/environment.py pipeline/
 RUN python3 pipeline/environment.py && rm -rf .tools .venv.lock
 COPY . .
 # The user of the final stage may not write bytecode beside the code.
-RUN python3 -m compileall -q components models pipeline serving
+RUN python3 -m compileall -q components models pipeline serving surroundings.py
 
 FROM python:3.13-slim-trixie
 LABEL org.opencontainers.image.title="alexnet-cifar10-tfx" \

@@ -104,10 +104,10 @@ format: environment  ## Format the code, sort the imports, take the outputs out 
 		--ClearMetadataPreprocessor.preserve_nb_metadata_mask="{'kernelspec', ('language_info', 'name')}" notebooks/*.ipynb
 
 environment:  ## Set up .venv from requirements.lock, when needed: PYTHON=3.13 or a path chooses the Python
-	@$(or $(SYSTEM_PYTHON),python3) pipeline/environment.py
+	@$(or $(SYSTEM_PYTHON),python3) -I pipeline/environment.py
 
 lock:  ## Write requirements.lock anew from pyproject.toml
-	@$(or $(SYSTEM_PYTHON),python3) pipeline/environment.py --lock
+	@$(or $(SYSTEM_PYTHON),python3) -I pipeline/environment.py --lock
 
 clean:  ## Remove what `make run` made
 	@held=$$(find outputs -name .lock ! -exec flock --nonblock {} true \; -print 2>/dev/null); if [ -n "$$held" ]; then \

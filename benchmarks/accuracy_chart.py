@@ -23,8 +23,9 @@ def draw_epochs(found: Sequence[Row], path: Path, others: Mapping[str, Sequence[
         path: of the picture; its ending says the format.
         others: further lines by their name, a value in [0, 1] an epoch.
     """
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
+
+    from components.model_report.figures import Figure
 
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
@@ -77,7 +78,7 @@ def draw_ablation(found: Sequence[Row], path: Path) -> None:
         found: content of accuracy.json; has the whole network and one without a convolution or more.
         path: of the picture.
     """
-    from matplotlib.figure import Figure
+    from components.model_report.figures import Figure
 
     by_layer = accuracy_table.ablation(found)
     whole = by_layer.pop(0)

@@ -20,7 +20,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         rows: content of pretraining.json, the oldest first; not empty.
         path: of the picture; its ending says the format.
     """
-    from matplotlib.figure import Figure
+    from components.model_report.figures import Figure
 
     found = groups(rows)
     fractions = sorted({fraction for fraction, _ in found})

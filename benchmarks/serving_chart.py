@@ -17,7 +17,7 @@ def draw(figures: Mapping[str, Any], path: Path) -> None:
         figures: content of serving.json.
         path: of the picture; its ending says the format.
     """
-    from matplotlib.figure import Figure
+    from components.model_report.figures import Figure
 
     server = figures["served"][-1]["server"]  # the last one measured: with batching
     served = [row for row in figures["served"] if row["server"] == server]

@@ -24,7 +24,7 @@ def draw_rates(figures: Mapping[str, Any], path: Path) -> None:
         figures: content of training_rate.json.
         path: of the picture; its ending says the format.
     """
-    from matplotlib.figure import Figure
+    from components.model_report.figures import Figure
 
     shown = [row for row in figures["rates"] if "input" not in row["kind"]]
     colours = dict(zip(("notebook", "fit", "step alone"), ("#999999", "#0072B2", "#56B4E9"), strict=True))
@@ -51,7 +51,7 @@ def draw_time_to_accuracy(found: Sequence[Row], path: Path) -> None:
         found: content of time_to_accuracy.json; not empty.
         path: of the picture.
     """
-    from matplotlib.figure import Figure
+    from components.model_report.figures import Figure
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
@@ -79,7 +79,7 @@ def draw_stages(found: Sequence[Row], path: Path) -> None:
         found: content of stages.json; not empty.
         path: of the picture.
     """
-    from matplotlib.figure import Figure
+    from components.model_report.figures import Figure
 
     groups = stages_table.runs(found)
     bars = [_parts(rounds) for rounds in groups.values()]

@@ -1,1 +1,5 @@
 """The custom TFX components, a folder each."""
+
+import surroundings
+
+surroundings.decide()

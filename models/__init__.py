@@ -1,1 +1,5 @@
 """What runs inside Transform and Trainer: preprocessing, network, training, signatures."""
+
+import surroundings
+
+surroundings.decide()

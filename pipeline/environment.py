@@ -52,8 +52,23 @@ SETUP_LOCK_NAME = ".venv.lock"
 
 PATH_FILE_NAME = "alexnet-cifar10-tfx.pth"
 
-UV_SETTING_BY_PIP_SETTING = {"index-url": "UV_DEFAULT_INDEX", "cert": "SSL_CERT_FILE", "proxy": "ALL_PROXY"}
-"""What uv has to be told of pip's configuration, which it does not read itself."""
+USER_SETTINGS = re.compile(
+    r"PIP_((EXTRA_)?INDEX_URL|FIND_LINKS|TRUSTED_HOST|KEYRING_PROVIDER|(CLIENT_)?CERT|PROXY|(DEFAULT_)?TIMEOUT|RETRIES)"
+    r"|UV_((DEFAULT_|EXTRA_)?INDEX(_\w+)?|FIND_LINKS|INSECURE_HOST|KEYRING_PROVIDER|CREDENTIALS_DIR|NATIVE_TLS"
+    r"|SYSTEM_CERTS|HTTP_\w+|REQUEST_TIMEOUT|OFFLINE|NO_CACHE|CACHE_DIR|LINK_MODE|CONCURRENT_\w+"
+    r"|PYTHON_(INSTALL_DIR|INSTALL_MIRROR|CACHE_DIR|DOWNLOADS_JSON_URL))"
+)
+"""What counts of the user's configuration of pip and uv: from where and how packages come, not which and where to."""
+
+UV_VARIABLE_BY_PIP_VARIABLE = {
+    "PIP_INDEX_URL": "UV_DEFAULT_INDEX",
+    "PIP_EXTRA_INDEX_URL": "UV_INDEX",
+    "PIP_TRUSTED_HOST": "UV_INSECURE_HOST",
+    "PIP_CERT": "SSL_CERT_FILE",
+    "PIP_CLIENT_CERT": "SSL_CLIENT_CERT",
+    "PIP_PROXY": "ALL_PROXY",
+}
+"""What uv is told of pip's configuration, which it does not read itself."""
 
 UV_PROGRESS = ("Downloading cpython", "Prepared ", "Installed ", "Bytecode compiled ")
 """Beginnings of the lines of uv's output that are worth passing on."""
@@ -258,48 +273,71 @@ def check_platform(system: str, machine: str, glibc: tuple[int, int] | None) -> 
     return glibc
 
 
-def read_pip_settings(environ: Mapping[str, str], config_paths: Iterable[Path]) -> dict[str, str]:
-    """Reads the settings that uv has to share with pip.
+def read_pip_file(path: Path) -> dict[str, str]:
+    """Reads one of pip's configuration files; returns the variables that mean the same."""
+    parser = configparser.RawConfigParser(strict=False)
+    try:
+        parser.read(path, encoding="utf-8")
+    except (configparser.Error, UnicodeDecodeError) as error:
+        print(f"{path} is not read: {' '.join(str(error).split())}", file=sys.stderr)
+    sections = [dict(parser.items(name)) for name in ("global", "install") if parser.has_section(name)]
+    return {_variable("PIP", name): " ".join(value.split()) for section in sections for name, value in section.items()}
+
+
+def read_uv_file(path: Path) -> dict[str, str]:
+    """Reads what may count of one of uv's configuration files (Python 3.10 has no TOML); returns variables."""
+    text = path.read_text(encoding="utf-8", errors="replace") if os.access(path, os.R_OK) else ""
+    variables: dict[str, str] = {}
+    for table in re.split(r"^(?=\[)", text, flags=re.MULTILINE):
+        found = re.findall(r"""^([a-z-]+)\s*=\s*(\[[^\]]*\]|"[^"\n]*"|'[^'\n]*'|\w+)""", table, re.MULTILINE)
+        values = {name: " ".join(re.findall(r"""["'](.*?)["']""", value)) or value for name, value in found}
+        if table.startswith("[[index]]"):
+            name = "UV_DEFAULT_INDEX" if values.get("default") == "true" else "UV_INDEX"
+            index = "=".join(values[key] for key in ("name", "url") if key in values)
+            variables[name] = f"{variables.get(name, '')} {index}".strip()
+        elif table.startswith("[pip]") or not table.startswith("["):
+            variables.update({_variable("UV", name.replace("allow-", "")): value for name, value in values.items()})
+    return variables
+
+
+def _variable(tool: str, setting: str) -> str:
+    return f"{tool}_{setting.upper().replace('-', '_')}"
+
+
+def tool_environment(environ: Mapping[str, str], system: Path = Path("/etc")) -> dict[str, str]:
+    """Returns the environment for pip and uv: the user's, with nothing that would change what is installed, or where.
+
+    Of pip's and uv's variables and configuration files only USER_SETTINGS count, and variables win. Python's own, which
+    would reach the compiler of bytecode and packages that are built, are left out.
 
     Args:
-      environ: `PIP_INDEX_URL` and the like win over every file.
-      config_paths: pip's configuration files, the strongest last. Those that do not exist are skipped.
-
-    Returns:
-      Values by pip's own names, those of `UV_SETTING_BY_PIP_SETTING` only.
+      environ: The user's.
+      system: Where the machine's configuration files are.
     """
-    parser = configparser.RawConfigParser()
-    parser.read(config_paths)
-    settings = {}
-    for name in UV_SETTING_BY_PIP_SETTING:
-        value = environ.get("PIP_" + name.upper().replace("-", "_")) or parser.get("global", name, fallback="")
-        if value:
-            settings[name] = value
-    return settings
-
-
-def pip_config_paths(environ: Mapping[str, str]) -> list[Path]:
-    """Returns pip's configuration files, the strongest last (pip's documentation, "Configuration")."""
     home = Path(environ.get("HOME", "/"))
     user = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
-    paths = [Path("/etc/pip.conf"), home / ".pip/pip.conf", user / "pip/pip.conf"]
-    return paths + ([Path(environ["PIP_CONFIG_FILE"])] if environ.get("PIP_CONFIG_FILE") else [])
-
-
-def uv_environment(environ: Mapping[str, str], pip_settings: Mapping[str, str]) -> dict[str, str]:
-    """Returns the environment for uv: the user's, pip's settings where uv has none, and bytecode compilation on.
-
-    Without compiled bytecode the first import of TFX takes most of a minute.
-    """
+    pip_files = [system / "xdg/pip/pip.conf", system / "pip.conf", home / ".pip/pip.conf", user / "pip/pip.conf"]
+    uv_files = [system / "xdg/uv/uv.toml", system / "uv/uv.toml", user / "uv/uv.toml"]
+    given: dict[str, str] = {}
+    for path in [*pip_files, Path(environ.get("PIP_CONFIG_FILE", os.devnull))]:
+        given.update(read_pip_file(path))
+    for path in [*uv_files, Path(environ.get("UV_CONFIG_FILE", os.devnull))]:
+        given.update(read_uv_file(path))
+    given.update((name, value) for name, value in environ.items() if value)
+    not_ours = ("PIP_", "UV_", "PYTHON", "VIRTUAL_ENV", "CONDA_PREFIX")
     environment = {
-        name: value
-        for name, value in environ.items()
-        if name not in ("PYTHONDONTWRITEBYTECODE", "UV_PYTHON", "VIRTUAL_ENV", "CONDA_PREFIX")
+        name: value for name, value in given.items() if USER_SETTINGS.fullmatch(name) or not name.startswith(not_ours)
     }
-    for name, value in pip_settings.items():
-        environment.setdefault(UV_SETTING_BY_PIP_SETTING[name], value)
+    if "UV_INDEX_URL" in environment:  # its older name
+        environment.setdefault("UV_DEFAULT_INDEX", environment.pop("UV_INDEX_URL"))
+    for pip_name, uv_name in UV_VARIABLE_BY_PIP_VARIABLE.items():
+        if pip_name in environment:
+            environment.setdefault(uv_name, environment[pip_name])
+    if "PIP_EXTRA_INDEX_URL" in environment:  # pip looks into all of them, and hashes say which file is meant
+        environment.setdefault("UV_INDEX_STRATEGY", "unsafe-best-match")
     environment.setdefault("UV_HTTP_TIMEOUT", "120")
-    environment["UV_COMPILE_BYTECODE"] = "1"
+    # Without compiled bytecode the first import of TFX takes most of a minute.
+    environment.update(PIP_CONFIG_FILE=os.devnull, UV_NO_CONFIG="1", UV_COMPILE_BYTECODE="1")
     return environment
 
 
@@ -449,10 +487,20 @@ def set_up(project_root: Path, environ: Mapping[str, str]) -> None:
     wanted, named = resolve_wanted(environ["PYTHON"]) if environ.get("PYTHON") else (None, [])
     gpu, runtime = is_switched_on(environ, "GPU"), is_switched_on(environ, "RUNTIME")
     if is_current(project_root, wanted, gpu, runtime):
+        write_path_file(project_root)
         return
     with setup_lock(project_root):
         if not is_current(project_root, wanted, gpu, runtime):
             make_environment(project_root, environ, wanted, named, gpu, runtime)
+
+
+def write_path_file(project_root: Path) -> None:
+    """Has each Python of `.venv` find our packages from anywhere, and begin as surroundings.py says."""
+    content = f"{project_root}\nimport surroundings; surroundings.start()\n"
+    for folder in (project_root / ".venv").glob("lib/python3.*/site-packages"):
+        path_file = folder / PATH_FILE_NAME
+        if not path_file.exists() or path_file.read_text(encoding="utf-8") != content:
+            path_file.write_text(content, encoding="utf-8")
 
 
 @contextlib.contextmanager
@@ -500,8 +548,8 @@ def make_environment(
             "it with PYTHON=3.13 (glibc 2.39 or newer), or leave GPU out and install CUDA for TensorFlow 2.16 yourself."
         )
 
-    uv = find_or_install_uv(project_root, environ)
-    environment = uv_environment(environ, read_pip_settings(environ, pip_config_paths(environ)))
+    environment = tool_environment(environ)
+    uv = find_or_install_uv(project_root, environment)
     venv = project_root / ".venv"
     if venv.exists():
         shutil.rmtree(venv)
@@ -520,9 +568,7 @@ def make_environment(
         add = [uv, "pip", "install", "--require-hashes", "--no-deps", "--python", python]
         run_uv([*add, "-r", str(project_root / GPU_LOCK_NAME)], environment, f"Installing {GPU_LOCK_NAME}")
 
-    # `tfx run create` runs a script by its path: the packages of the project have to be found from anywhere.
-    site_packages = venv / f"lib/python{choice.minor}/site-packages"
-    (site_packages / PATH_FILE_NAME).write_text(f"{project_root}\n", encoding="utf-8")
+    write_path_file(project_root)
     made = probe_interpreter(python)
     if made is None:
         raise SetupError(f"{python} was made but does not run: remove .venv and run the command again.")
@@ -551,8 +597,9 @@ def write_lock(project_root: Path, environ: Mapping[str, str]) -> None:
     Raises:
       SetupError: The requirements cannot be resolved.
     """
-    uv = find_or_install_uv(project_root, environ)
-    environment = uv_environment(environ, read_pip_settings(environ, pip_config_paths(environ)))
+    environment = tool_environment(environ)
+    environment.update(UV_NO_CONFIG="0", XDG_CONFIG_HOME=os.devnull)  # pyproject.toml says for which platforms
+    uv = find_or_install_uv(project_root, environment)
     compile_ = [uv, "pip", "compile", "--generate-hashes", "--no-annotate", "--custom-compile-command", "make lock"]
     universal = ["--universal", "--python-version", "3.10", "--extra", "dev"]
     run_uv([*compile_, *universal, "pyproject.toml", "-o", LOCK_NAME], environment, f"Resolving {LOCK_NAME}")

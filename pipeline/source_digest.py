@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("components", "models", "serving")
-"""Our packages whose code components run."""
+PACKAGES = ("components", "models", "serving", "surroundings")
+"""Our packages, and the module, whose code components run."""
 
 
 def source_digest(*modules: str, root: Path = PROJECT_ROOT) -> str:
@@ -54,7 +54,9 @@ def _closure(modules: tuple[str, ...], root: Path) -> dict[str, ast.Module]:
         if path.name == "__init__.py" and name in modules:
             waiting += [f"{name}.{file.stem}" for file in path.parent.glob("*.py") if file.name != "__init__.py"]
         if name not in trees:
-            trees[name] = ast.parse(path.read_text(), filename=str(path))
+            trees[name] = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+            if "." in name:  # a package's __init__ runs before its modules
+                waiting.append(name.rpartition(".")[0])
             package = name if path.name == "__init__.py" else name.rpartition(".")[0]
             waiting += [found for found in _imports(trees[name], package) if _path(found, root)]
     return trees

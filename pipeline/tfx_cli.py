@@ -23,7 +23,10 @@ def main() -> None:
     from pipeline import kubeflow_handler
 
     sys.modules[REPLACED] = kubeflow_handler
-    # TFX asks the first `pip` on PATH whether kfp is installed.
+    # TFX asks the first `pip` on PATH whether kfp is installed; the user's settings may have it look elsewhere.
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        del os.environ[name]
+    os.environ["PIP_CONFIG_FILE"] = os.devnull
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     cli_main.cli_group(prog_name="python -m pipeline.tfx_cli")
 

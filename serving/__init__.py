@@ -1,1 +1,5 @@
 """Serving a pushed model: clients, the local model server, TensorFlow Serving's configuration."""
+
+import surroundings
+
+surroundings.decide()

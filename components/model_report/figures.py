@@ -20,6 +20,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from components.model_report import calibration
 from models import features
 
+mpl.rcdefaults()  # a matplotlibrc in the working folder would be the user's
 BLUE, VERMILLION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
 LIGHT_BLUE = "#56B4E9"
 """Of Okabe and Ito's palette, https://jfly.uni-koeln.de/color/."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import tensorflow as tf
+from hostile_home import VARIABLES, write_home
 
 from pipeline import runs
 from pipeline.settings import PROJECT_ROOT, make_settings
@@ -70,10 +71,11 @@ def append(path, line):
 # In this order: each test goes on from the last one's state.
 
 
-def test_create_and_run(project):
+def test_create_and_run_whatever_the_user_has_configured(project):
     root, settings, run, executed = project
-    run(*tfx("pipeline", "create", "--pipeline_path", str(root / "pipeline" / "local_runner.py")))
-    shown = run(*tfx("run", "create", "--pipeline_name", settings.pipeline_name))
+    user = VARIABLES | {"HOME": str(write_home(root / "home"))}
+    run(*tfx("pipeline", "create", "--pipeline_path", str(root / "pipeline" / "local_runner.py")), **user)
+    shown = run(*tfx("run", "create", "--pipeline_name", settings.pipeline_name), **user)
     assert executed() == COMPONENTS
     (version,) = os.listdir(settings.serving_dir)
     assert f"version {version}" in shown

@@ -169,27 +169,112 @@ def test_glibc_is_the_one_that_python_reports():
 # pip's settings and uv
 
 
-def test_pip_settings_reach_uv_and_the_environment_wins(tmp_path):
-    system, user = tmp_path / "system.conf", tmp_path / "user.conf"
-    system.write_text("[global]\nindex-url = https://system.test/simple\ncert = /etc/ca.crt\n")
-    user.write_text("[global]\nindex-url = https://user.test/simple%20x\n[install]\nno-deps = true\n")
-    paths = [system, tmp_path / "absent.conf", user]
-    settings = environment.read_pip_settings({}, paths)
-    assert settings == {"index-url": "https://user.test/simple%20x", "cert": "/etc/ca.crt"}
-    environ = {"PIP_INDEX_URL": "https://shell.test/simple"}
-    assert environment.read_pip_settings(environ, paths)["index-url"] == "https://shell.test/simple"
-    assert environment.read_pip_settings({}, []) == {}
+@pytest.fixture
+def home(tmp_path):
+    """A home with configuration files of pip and uv that have packages go elsewhere."""
+    files = {
+        "etc/pip.conf": "[global]\nindex-url = https://machine.test/simple\ncert = /etc/ca.crt\n",
+        ".config/pip/pip.conf": """
+[global]
+index-url = https://user.test/simple%20x
+user = true
+target = /elsewhere
+require-virtualenv = true
+no-index = true
+only-binary = :all:
+timeout = 7
+[install]
+extra-index-url =
+    https://one.test
+    https://two.test
+prefix = /elsewhere
+constraint = /nowhere.txt
+require-hashes = true
+""",
+        ".config/uv/uv.toml": """
+native-tls = true
+allow-insecure-host = ["one.test", 'two.test:80']  # inside
+exclude-newer = "2020-01-01"
+cache-dir = "/cache"
+[[index]]
+name = "mirror"
+url = "https://mirror.test/simple#x"
+[pip]
+link-mode = "copy"
+target = "/elsewhere"
+no-binary = [
+    ":all:",
+]
+""",
+    }
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    return tmp_path
 
-    given = environment.uv_environment({"SSL_CERT_FILE": "/mine.crt"}, settings)
-    assert given["UV_DEFAULT_INDEX"] == "https://user.test/simple%20x"
-    assert given["SSL_CERT_FILE"] == "/mine.crt"
+
+def given_to_tools(home: Path, **environ: str) -> dict[str, str]:
+    given = environment.tool_environment({"HOME": str(home), **environ}, system=home / "etc")
+    del given["HOME"]
+    return given
 
 
-def test_uv_compiles_bytecode_whatever_the_shell_says():
-    given = environment.uv_environment({"PYTHONDONTWRITEBYTECODE": "1", "VIRTUAL_ENV": "/x", "LANG": "C"}, {})
-    assert given["UV_COMPILE_BYTECODE"] == "1"
-    assert given["LANG"] == "C"
-    assert not {"PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV"} & given.keys()
+def test_of_the_users_pip_and_uv_only_how_packages_are_fetched_counts(home):
+    assert given_to_tools(home) == {
+        "PIP_CONFIG_FILE": "/dev/null",
+        "PIP_INDEX_URL": "https://user.test/simple%20x",
+        "PIP_EXTRA_INDEX_URL": "https://one.test https://two.test",
+        "PIP_CERT": "/etc/ca.crt",
+        "PIP_TIMEOUT": "7",
+        "SSL_CERT_FILE": "/etc/ca.crt",
+        "UV_NO_CONFIG": "1",
+        "UV_DEFAULT_INDEX": "https://user.test/simple%20x",
+        "UV_INDEX": "mirror=https://mirror.test/simple#x",
+        "UV_INDEX_STRATEGY": "unsafe-best-match",
+        "UV_INSECURE_HOST": "one.test two.test:80",
+        "UV_NATIVE_TLS": "true",
+        "UV_CACHE_DIR": "/cache",
+        "UV_LINK_MODE": "copy",
+        "UV_HTTP_TIMEOUT": "120",
+        "UV_COMPILE_BYTECODE": "1",
+    }
+
+
+def test_variables_win_over_files(home):
+    given = given_to_tools(home, PIP_INDEX_URL="https://shell.test", SSL_CERT_FILE="/mine.crt", UV_CACHE_DIR="/mine")
+    assert given["PIP_INDEX_URL"] == given["UV_DEFAULT_INDEX"] == "https://shell.test"
+    assert (given["SSL_CERT_FILE"], given["PIP_CERT"]) == ("/mine.crt", "/etc/ca.crt")
+    assert given["UV_CACHE_DIR"] == "/mine"
+    assert given_to_tools(home, UV_INDEX_URL="https://uv.test")["UV_DEFAULT_INDEX"] == "https://uv.test"
+
+
+def test_files_that_variables_name_count_too(home):
+    other = home / "other"
+    other.mkdir()
+    (other / "pip.conf").write_text("[global]\nproxy = http://proxy.test\n")
+    (other / "uv.toml").write_text('[[index]]\nurl = "https://default.test"\ndefault = true\n')
+    given = given_to_tools(home, PIP_CONFIG_FILE=str(other / "pip.conf"), UV_CONFIG_FILE=str(other / "uv.toml"))
+    assert (given["ALL_PROXY"], given["UV_DEFAULT_INDEX"]) == ("http://proxy.test", "https://default.test")
+
+
+@pytest.mark.parametrize("content", [b"user = true\n", b"\xff", b"[global\n"])
+def test_a_broken_pip_conf_is_named_and_not_read(home, content, capfd):
+    (home / ".config/pip/pip.conf").write_bytes(content)
+    assert given_to_tools(home)["PIP_INDEX_URL"] == "https://machine.test/simple"
+    assert capfd.readouterr().err.startswith(f"{home}/.config/pip/pip.conf is not read: ")
+
+
+def test_what_decides_which_packages_come_and_where_to_does_not_count(tmp_path):
+    names = """
+        PIP_USER PIP_TARGET PIP_PREFIX PIP_REQUIRE_VIRTUALENV PIP_NO_INDEX PIP_NO_BINARY PIP_CONSTRAINT PIP_NO_DEPS
+        PIP_REQUIRE_HASHES PIP_DRY_RUN UV_SYSTEM_PYTHON UV_PROJECT_ENVIRONMENT UV_TARGET UV_EXCLUDE_NEWER UV_RESOLUTION
+        UV_PRERELEASE UV_NO_BINARY UV_NO_BUILD UV_CONSTRAINT UV_OVERRIDE UV_PYTHON UV_PYTHON_PREFERENCE UV_WORKING_DIR
+        UV_PYTHON_DOWNLOADS UV_TORCH_BACKEND PYTHONOPTIMIZE PYTHONDONTWRITEBYTECODE PYTHONPATH VIRTUAL_ENV CONDA_PREFIX
+    """
+    plain = given_to_tools(tmp_path)
+    assert given_to_tools(tmp_path, **dict.fromkeys(names.split(), "1")) == plain
+    kept = dict.fromkeys(("LANG", "HTTPS_PROXY", "UV_OFFLINE", "UV_NO_CACHE", "UV_PYTHON_INSTALL_DIR"), "1")
+    assert given_to_tools(tmp_path, **kept) == plain | kept
 
 
 def test_bootstrap_of_uv():
@@ -249,7 +334,7 @@ def test_failures_say_what_to_do(output, sentence):
 THIS_MINOR = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 FAKE_UV = f"""#!/bin/sh
-echo "$@ compile=$UV_COMPILE_BYTECODE" >> "$UV_LOG"
+echo "$@ compile=$UV_COMPILE_BYTECODE" >> "$LOG_OF_UV"
 case "$1 $2" in
 "--version ") echo "uv 0.13.9" ;;
 "venv --no-project")
@@ -258,7 +343,7 @@ case "$1 $2" in
 "pip sync")
     echo "Prepared 3 packages in 1s" >&2
     echo " + absl-py==1.4.0" >&2
-    if [ -n "$UV_FAILS" ]; then echo "$UV_FAILS" >&2; exit 2; fi ;;
+    if [ -n "$FAILURE_OF_UV" ]; then echo "$FAILURE_OF_UV" >&2; exit 2; fi ;;
 esac
 """
 
@@ -277,11 +362,11 @@ def project(tmp_path):
 def environ(tmp_path):
     write_executable(tmp_path / "bin/uv", FAKE_UV)
     path = f"{tmp_path / 'bin'}:/usr/bin:/bin"
-    return {"PATH": path, "HOME": str(tmp_path), "UV_LOG": str(tmp_path / "log"), "PYTHON": sys.executable}
+    return {"PATH": path, "HOME": str(tmp_path), "LOG_OF_UV": str(tmp_path / "log"), "PYTHON": sys.executable}
 
 
 def commands(environ: dict[str, str]) -> list[str]:
-    return [line for line in Path(environ["UV_LOG"]).read_text().splitlines() if not line.startswith("--version")]
+    return [line for line in Path(environ["LOG_OF_UV"]).read_text().splitlines() if not line.startswith("--version")]
 
 
 def test_set_up_once_and_then_not_a_word(project, environ, capfd):
@@ -295,11 +380,13 @@ def test_set_up_once_and_then_not_a_word(project, environ, capfd):
     assert len(lines) == 4
     assert re.fullmatch(r"The environment is ready after \d+ s", lines[-1])
     (path_file,) = project.glob(".venv/lib/python3.*/site-packages/*.pth")
-    assert path_file.read_text() == f"{project}\n"
+    assert path_file.read_text() == f"{project}\nimport surroundings; surroundings.start()\n"
+    path_file.write_text(f"{project}\n")  # as an older set-up wrote it
 
     environment.set_up(project, environ)
     environment.set_up(project, {**environ, "PYTHON": ""})
     assert len(commands(environ)) == 2
+    assert "surroundings" in path_file.read_text()
     assert capfd.readouterr().out == ""
 
 
@@ -325,7 +412,7 @@ def test_changed_lock_moved_project_or_other_python_means_a_new_set_up(project, 
 
 def test_failed_set_up_leaves_no_stamp_and_is_redone(project, environ):
     with pytest.raises(SetupError, match=r"^Installing requirements\.lock failed\. The disk is full"):
-        environment.set_up(project, {**environ, "UV_FAILS": "No space left on device"})
+        environment.set_up(project, {**environ, "FAILURE_OF_UV": "No space left on device"})
     assert not environment.is_current(project, None)
     assert (project / ".venv/bin/python").exists()
     environment.set_up(project, environ)

@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline.source_digest import file_digest, source_digest
+from pipeline.source_digest import PROJECT_ROOT, _closure, file_digest, source_digest
 
 
 @pytest.fixture
@@ -36,6 +36,7 @@ ENTRIES = ("models.training", "models.preprocessing", "components.reader", "comp
         ("models/training.py", {"models.training"}),
         ("components/reader/tools.py", {"components.reader"}),
         ("components/pusher.py", {"components.pusher"}),
+        ("components/__init__.py", {"components.reader", "components.pusher"}),
         ("pipeline/settings.py", set()),
     ],
 )
@@ -51,6 +52,11 @@ def test_comments_and_line_breaks_do_not_count(project):
     before = source_digest("models.training", root=project)
     (project / "models/network.py").write_text("# why\nfrom models import features\n\n\n\nWIDTH = (\n    3\n)\n")
     assert source_digest("models.training", root=project) == before
+
+
+@pytest.mark.parametrize("entry", ["models.preprocessing", "models.training", "components.evaluator", "serving.server"])
+def test_what_decides_over_keras_counts(entry):
+    assert "surroundings" in _closure((entry,), PROJECT_ROOT)
 
 
 def test_unknown_module_is_an_error(project):
