@@ -175,4 +175,7 @@ def _name(summary: Summary) -> str:
 
 
 if __name__ == "__main__":
+    from process import streams
+
+    streams.prepare(only_prints=True)
     sys.exit(main())

@@ -355,7 +355,9 @@ def find_or_install_uv(project_root: Path, environ: Mapping[str, str]) -> str:
     print(f"Installing uv {UV_VERSION} into .tools", flush=True)
     has_venv, has_pip = (importlib.util.find_spec(name) is not None for name in ("ensurepip", "pip"))
     for command in bootstrap_commands(sys.executable, tools, has_venv, has_pip):
-        finished = subprocess.run(command, capture_output=True, text=True, env=dict(environ), check=False)
+        finished = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", env=dict(environ), check=False
+        )
         if finished.returncode:
             raise SetupError(f"uv could not be installed into {tools}. {explain_failure(finished.stderr)}")
     return own
@@ -585,4 +587,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(PROJECT_ROOT))
+    from process import streams
+
+    streams.prepare()
     sys.exit(main())

@@ -66,7 +66,7 @@ def _serving_verdict(run: Mapping[str, Execution]) -> tuple[bool, list[str]]:
         blessed = bool(run["InfraValidator"].outputs["blessing"].properties["blessed"])
         return blessed, [f"{'ok ' if blessed else 'NO '} TFX's InfraValidator"]
     blessing = run["ServingValidator"].outputs["blessing"]
-    checks = json.loads((Path(blessing.uri) / "checks.json").read_text())
+    checks = json.loads((Path(blessing.uri) / "checks.json").read_text(encoding="utf-8"))
     lines = [f"{'ok ' if check['reached'] else 'NO '} {check['name']}: {check['finding']}" for check in checks]
     return bool(blessing.properties["blessed"]), lines
 
@@ -100,7 +100,7 @@ def _training(run: Execution) -> str:
 
 
 def _tuning(run: Execution) -> str:
-    trials = json.loads((Path(run.outputs["tuner_results"].uri) / "tuner_results.json").read_text())
+    trials = json.loads((Path(run.outputs["tuner_results"].uri) / "tuner_results.json").read_text(encoding="utf-8"))
     best = max(trials, key=lambda trial: trial["score"])
     found = " ".join(
         f"{ENVIRONMENT_PREFIX}{name.upper()}={value}" for name, value in best.items() if name in field_types()
@@ -110,7 +110,7 @@ def _tuning(run: Execution) -> str:
 
 def _history(run: Execution) -> list[dict[str, str]]:
     """The rows of a training's history.csv, one an epoch."""
-    with open(Path(run.outputs["model_run"].uri) / "history.csv", newline="") as history:
+    with open(Path(run.outputs["model_run"].uri) / "history.csv", encoding="utf-8", newline="") as history:
         return list(csv.DictReader(history))
 
 

@@ -109,4 +109,7 @@ def _cells(summary: Summary) -> dict[str, str]:
 
 
 if __name__ == "__main__":
+    from process import streams
+
+    streams.prepare(only_prints=True)
     sys.exit(main())

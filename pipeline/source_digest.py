@@ -54,7 +54,7 @@ def _closure(modules: tuple[str, ...], root: Path) -> dict[str, ast.Module]:
         if path.name == "__init__.py" and name in modules:
             waiting += [f"{name}.{file.stem}" for file in path.parent.glob("*.py") if file.name != "__init__.py"]
         if name not in trees:
-            trees[name] = ast.parse(path.read_text(), filename=str(path))
+            trees[name] = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
             package = name if path.name == "__init__.py" else name.rpartition(".")[0]
             waiting += [found for found in _imports(trees[name], package) if _path(found, root)]
     return trees

@@ -29,4 +29,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    from process import streams
+
+    streams.prepare()
     main()

@@ -30,7 +30,7 @@ COMPONENTS = [
 def project(tmp_path_factory, small_data):
     """A copy of the project, and a function that runs a command in it and returns which components were not cached."""
     root = tmp_path_factory.mktemp("project")
-    for room in ("components", "models", "pipeline", "serving", "data"):
+    for room in ("components", "models", "pipeline", "process", "serving", "data"):
         shutil.copytree(PROJECT_ROOT / room, root / room, ignore=shutil.ignore_patterns("__pycache__", "*.gz"))
     settings = make_settings("smoke", {"output_dir": str(root / "outputs")})
     environment = {
@@ -63,7 +63,7 @@ def tfx(*arguments):
 
 
 def append(path, line):
-    with open(path, "a") as file:
+    with open(path, "a", encoding="utf-8") as file:
         file.write(f"\n{line}\n")
 
 

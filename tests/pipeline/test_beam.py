@@ -110,7 +110,7 @@ def test_the_engine_is_in_no_cache_key():
 
 def test_setup_packs_every_module_that_a_worker_may_import(tmp_path):
     pytest.importorskip("setuptools", reason="Beam packs with it; newer environments may not have it")
-    packages = ("components", "models", "pipeline", "serving")
+    packages = ("components", "models", "pipeline", "process", "serving")
     for name in ("setup.py", "pyproject.toml", "README.md"):
         shutil.copy(PROJECT_ROOT / name, tmp_path)
     for name in packages:

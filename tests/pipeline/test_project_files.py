@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.settings import PROFILES, PROJECT_ROOT
 
-ROOMS = ("components", "models", "pipeline", "serving")
+ROOMS = ("components", "models", "pipeline", "process", "serving")
 
 
 def make(folder: Path, target: str) -> "subprocess.CompletedProcess[str]":

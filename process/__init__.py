@@ -1,0 +1,1 @@
+"""What every process of the project needs before it does anything. Imports nothing of ours."""
