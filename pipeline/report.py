@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -29,7 +30,11 @@ def component_line(settings: Settings, component: str, run_name: str = "") -> st
     if run.failed:
         raise RuntimeError(f"{component} failed; the run's log file says why")
     time = "cached" if run.cached else f"{run.seconds:.1f} s"
-    produced = _PRODUCED.get(component, _nothing_to_say)(run)
+    try:
+        produced = _PRODUCED.get(component, _nothing_to_say)(run)
+    except Exception as error:  # it has done its work all the same
+        logging.getLogger(__name__).exception("What %s has made cannot be read.", component)
+        produced = f"what it has made cannot be read: {error}"
     return f"  {component:<20} {time:>8}  {produced}".rstrip()
 
 
@@ -42,12 +47,13 @@ def last_lines(settings: Settings, total_s: float, run_name: str = "") -> str:
         run_name: its name, as ML Metadata has it; empty for the latest.
     """
     run = runs.last_run(settings, run_name)
-    verdict = evaluation.read_verdict(run["Evaluator"])
     pushed = run["Pusher"].outputs["pushed_model"].properties
-    serving_blessed, serving_checks = _serving_verdict(run)
-    blessed = verdict.blessed and serving_blessed
-    lines = ["", f"Test accuracy {verdict.accuracy:.4f}   gate: {'BLESSED' if blessed else 'NOT BLESSED'}"]
-    lines += [f"  {check}" for check in (*verdict.checks, *serving_checks)]
+    lines = [""]
+    try:
+        lines += _verdict(run)
+    except Exception as error:  # the push is said all the same
+        logging.getLogger(__name__).exception("The verdict cannot be read.")
+        lines.append(f"The verdict cannot be read: {error}")
     if pushed["pushed"]:
         new = pushed.get("new") and not run["Pusher"].cached
         destination = Path(pushed["pushed_destination"])
@@ -56,8 +62,19 @@ def last_lines(settings: Settings, total_s: float, run_name: str = "") -> str:
         lines.append(f"Nothing pushed; what {_short(settings.serving_dir)} held before stays.")
     seconds = " · ".join(f"{c.name} {c.seconds:.1f}" for c in run.values() if not c.cached)
     lines.append(f"Seconds by component: {seconds or 'all cached'}; {total_s:.1f} in all")
-    lines.append(_next_step(settings, blessed))
+    lines.append(_next_step(settings, blessed=bool(pushed["pushed"])))
     return "\n".join(lines)
+
+
+def _verdict(run: Mapping[str, Execution]) -> list[str]:
+    """Accuracy and gate, and a line a check."""
+    verdict = evaluation.read_verdict(run["Evaluator"])
+    serving_blessed, serving_checks = _serving_verdict(run)
+    blessed = verdict.blessed and serving_blessed
+    return [
+        f"Test accuracy {verdict.accuracy:.4f}   gate: {'BLESSED' if blessed else 'NOT BLESSED'}",
+        *(f"  {check}" for check in (*verdict.checks, *serving_checks)),
+    ]
 
 
 def _serving_verdict(run: Mapping[str, Execution]) -> tuple[bool, list[str]]:
