@@ -68,7 +68,7 @@ def prepare(*, only_prints: bool = False) -> None:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
         stream = getattr(sys, name)
-        if not isinstance(stream, Output):
+        if stream is getattr(sys, f"__{name}__"):  # not where this was done before, or something stands in for it
             if stream is not None:
                 with contextlib.suppress(OSError):
                     stream.flush()
