@@ -56,7 +56,7 @@ def started(monkeypatch):
     return settings
 
 
-def run(program: Path) -> int:
+def run(program: Path) -> object:
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(str(program), run_name="__main__")
     return ended.value.code
