@@ -19,10 +19,11 @@ ENV GPU=${GPU} RUNTIME=1 PYTHON=/usr/local/bin/python3 UV_NO_CACHE=1 UV_LINK_MOD
 # Only what the environment is made from: edited code does not install it anew.
 COPY pyproject.toml requirements.lock requirements-gpu.lock .python-version ./
 COPY pipeline/environment.py pipeline/
+COPY surroundings/ surroundings/
 RUN python3 pipeline/environment.py && rm -rf .tools .venv.lock
 COPY . .
 # The user of the final stage may not write bytecode beside the code.
-RUN python3 -m compileall -q components models pipeline serving surroundings.py
+RUN python3 -m compileall -q components models pipeline serving surroundings
 
 FROM python:3.13-slim-trixie
 LABEL org.opencontainers.image.title="alexnet-cifar10-tfx" \

@@ -40,8 +40,8 @@ help:  ## List the targets
 
 run: environment  ## Run the pipeline: PROFILE=smoke|sample|seed|cifar10|cifar10_fit|pretrained, DATA=path of one's own data
 	@if [ -d "$(LOCAL_HOME)/$(PIPELINE_NAME)" ]; then verb=update; else verb=create; fi; \
-	$(VENV) tfx pipeline $$verb --engine local --pipeline_path "$(RUNNER)" && \
-	$(VENV) tfx run create --engine local --pipeline_name "$(PIPELINE_NAME)"
+	$(VENV) python -m pipeline.tfx_cli pipeline $$verb --engine local --pipeline_path "$(RUNNER)" && \
+	$(VENV) python -m pipeline.tfx_cli run create --engine local --pipeline_name "$(PIPELINE_NAME)"
 
 # Trainer and Tuner are parts of one run: what the trials found is what the model is trained with.
 tune: export ALEXNET_TUNING_TRIALS := $(or $(ALEXNET_TUNING_TRIALS),10)

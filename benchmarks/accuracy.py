@@ -320,7 +320,7 @@ def _about(variant: Variant, key: Mapping[str, Any]) -> dict[str, Any]:
 def _claimed(folder: Path) -> Iterator[bool]:
     """Holds a folder, which is made when absent, until the process ends; false where another process holds it."""
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "claimed.lock", "w") as lock:
+    with open(folder / "claimed.lock", "w", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -334,4 +334,7 @@ def _digest(value: Any) -> str:
 
 
 if __name__ == "__main__":
+    from surroundings import streams
+
+    streams.prepare()
     sys.exit(main())

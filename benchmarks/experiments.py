@@ -90,15 +90,15 @@ def make_examples(settings: Settings, work_dir: Path) -> Examples:
     folder = work_dir.absolute() / "examples" / key
     folder.mkdir(parents=True, exist_ok=True)
     made = folder / "examples.json"
-    with open(folder / "waiting.lock", "w") as lock:
+    with open(folder / "waiting.lock", "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # a benchmark that starts beside this one waits for the examples
         if not made.exists():
             chosen = make_settings(
                 "cifar10",
                 {"data": data, "validation_fraction": settings.validation_fraction, "output_dir": str(folder)},
             )
-            made.write_text(json.dumps(dataclasses.asdict(_run_to_transform(chosen, data))))
-    return Examples(**json.loads(made.read_text()))
+            made.write_text(json.dumps(dataclasses.asdict(_run_to_transform(chosen, data))), encoding="utf-8")
+    return Examples(**json.loads(made.read_text(encoding="utf-8")))
 
 
 def train(
@@ -147,13 +147,13 @@ def train(
     )
     finished = folder / "finished"
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "training.lock", "w") as lock:
+    with open(folder / "training.lock", "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # a benchmark beside this one that needs the same model waits for it
         if not finished.exists():
             keras.utils.clear_session()
             run_fn(fn_args)
             finished.touch()
-    with history.open(newline="") as file:
+    with history.open(newline="", encoding="utf-8") as file:
         return [{name: float(value) for name, value in epoch.items()} for epoch in csv.DictReader(file)]
 
 

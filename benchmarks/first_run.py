@@ -104,7 +104,14 @@ def run(command: Sequence[str], folder: Path, environment: Mapping[str, str]) ->
         FirstRunError: it failed.
     """
     done = subprocess.run(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        command,
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        errors="replace",
     )
     if done.returncode:
         raise FirstRunError(f"{' '.join(command)} ended with status {done.returncode}:\n{done.stdout[-2000:]}")
@@ -143,4 +150,7 @@ def markdown(found: Sequence[rows.Row]) -> str:
 
 
 if __name__ == "__main__":
+    from surroundings import streams
+
+    streams.prepare()
     sys.exit(main())

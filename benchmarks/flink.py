@@ -143,7 +143,9 @@ def _run(changes: Mapping[str, Any]) -> float:
     command = [sys.executable, "-m", "benchmarks.untrained", f"--profile={stages.PROFILE}", *flags]
     own = {name: value for name, value in os.environ.items() if not name.startswith("ALEXNET_")}
     started_s = time.perf_counter()
-    done = subprocess.run(command, cwd=PROJECT_ROOT, env=own, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=PROJECT_ROOT, env=own, capture_output=True, text=True, check=False, errors="replace"
+    )
     if done.returncode:
         raise stages.StageError(f"{' '.join(command[1:])} failed:\n{(done.stdout + done.stderr)[-2000:]}")
     return time.perf_counter() - started_s
@@ -190,4 +192,7 @@ def _medians(group: Sequence[Row]) -> list[str]:
 
 
 if __name__ == "__main__":
+    from surroundings import streams
+
+    streams.prepare()
     sys.exit(main())

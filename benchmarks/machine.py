@@ -28,7 +28,7 @@ def versions(packages: Sequence[str]) -> dict[str, str]:
 
 def process_cpu_s(pid: int) -> float:
     """Processor time that a process has taken so far, in seconds, up to 0.02 too low (see proc(5), `stat`)."""
-    after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    after_name = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     user, system = int(after_name[11]), int(after_name[12])
     return (user + system) / os.sysconf("SC_CLK_TCK")
 
@@ -37,5 +37,9 @@ def _field(path: Path, name: str) -> str | None:
     """The first value of a field in a file of `name : value` lines."""
     if not path.exists():
         return None
-    values = [line.partition(":")[2].strip() for line in path.read_text().splitlines() if line.startswith(name)]
+    values = [
+        line.partition(":")[2].strip()
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if line.startswith(name)
+    ]
     return values[0] if values else None

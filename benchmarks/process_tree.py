@@ -119,17 +119,17 @@ def descendants(pid: int) -> list[int]:
             continue
         for task in tasks:
             with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended: its process may go on
-                waiting += [int(child) for child in (task / "children").read_text().split()]
+                waiting += [int(child) for child in (task / "children").read_text(encoding="utf-8").split()]
         found.append(parent)
     return found
 
 
 def resident_bytes(pid: int) -> int:
     """Memory of a process that is in RAM."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return int(Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def written_bytes(pid: int) -> int:
     """What a process has caused to be written to disks so far."""
-    fields = dict(line.split(": ") for line in Path(f"/proc/{pid}/io").read_text().splitlines())
+    fields = dict(line.split(": ") for line in Path(f"/proc/{pid}/io").read_text(encoding="utf-8").splitlines())
     return int(fields["write_bytes"])

@@ -48,7 +48,7 @@ class Part:
         if not file.exists():
             return "Not measured yet.\n"
         files = [file, *results_dir.glob(f"{self.beside}.json")]
-        contents: list[Any] = [json.loads(each.read_text()) for each in files]
+        contents: list[Any] = [json.loads(each.read_text(encoding="utf-8")) for each in files]
         page: str = importlib.import_module(f"benchmarks.{self.module}").markdown(*contents)
         pictures = [f"![{shows}](results/{name})" for name, shows in self.charts if (results_dir / name).exists()]
         return "\n\n".join([*pictures, _as_part(page)])
@@ -94,12 +94,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     outdated = []
     for page, parts in ((README, PARTS), (PROJECT_README, PROJECT_PARTS)):
-        text = page.read_text()
+        text = page.read_text(encoding="utf-8")
         rendered = render(text, RESULTS_DIR, parts)
         if rendered != text:
             outdated.append(page)
         if not options.check:
-            page.write_text(rendered)
+            page.write_text(rendered, encoding="utf-8")
     if options.check and outdated:
         files = ", ".join(map(str, outdated))
         print(f"{files}: not what {RESULTS_DIR} gives; run `python -m benchmarks.readme`.", file=sys.stderr)
@@ -135,4 +135,7 @@ def _as_part(page: str) -> str:
 
 
 if __name__ == "__main__":
+    from surroundings import streams
+
+    streams.prepare()
     sys.exit(main())

@@ -22,7 +22,7 @@ def read(file: Path) -> list[dict[str, Any]]:
     if not file.exists():
         return []
     try:
-        rows = json.loads(file.read_text())
+        rows = json.loads(file.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{file} is no JSON ({error}); restore it, or remove it to measure anew.") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
@@ -46,11 +46,11 @@ def put(file: Path, key: Row, row: Row) -> None:
         row: values that JSON can hold.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    with open(file.with_name(f".{file.name}.lock"), "w") as lock:
+    with open(file.with_name(f".{file.name}.lock"), "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         kept = [other for other in read(file) if not _has(other, key)]
         unfinished = file.with_name(f".{file.name}.unfinished")
-        unfinished.write_text(json.dumps([*kept, {**key, **row}], indent=1) + "\n")
+        unfinished.write_text(json.dumps([*kept, {**key, **row}], indent=1) + "\n", encoding="utf-8")
         os.replace(unfinished, file)
 
 
@@ -87,7 +87,7 @@ def write_table(
     if draw:
         draw(found, file.with_suffix(".png"))
     table = markdown(found)
-    file.with_suffix(".md").write_text(table)
+    file.with_suffix(".md").write_text(table, encoding="utf-8")
     print(table)
     return 0
 

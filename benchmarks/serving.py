@@ -145,11 +145,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         model = options.model.name if options.model else f"the newest of the profile {of_profile}"
         figures = measure(model_dir.resolve(), model, options.seconds)
         options.output_dir.mkdir(parents=True, exist_ok=True)
-        figures_file.write_text(json.dumps(figures, indent=1) + "\n")
-    figures = json.loads(figures_file.read_text())
+        figures_file.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    figures = json.loads(figures_file.read_text(encoding="utf-8"))
     serving_chart.draw(figures, options.output_dir / "serving.png")
     table = serving_table.markdown(figures)
-    (options.output_dir / "serving.md").write_text(table)
+    (options.output_dir / "serving.md").write_text(table, encoding="utf-8")
     print(table)
     return 0
 
@@ -391,4 +391,7 @@ def percentiles(values: Sequence[float]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
+    from surroundings import streams
+
+    streams.prepare()
     sys.exit(main())

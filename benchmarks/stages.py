@@ -202,6 +202,7 @@ def _timed(arguments: Sequence[str], project: Path) -> tuple[float, process_tree
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        errors="replace",
     ) as process:
         with process_tree.watching(process.pid) as watch:
             said, _ = process.communicate()
@@ -212,4 +213,7 @@ def _timed(arguments: Sequence[str], project: Path) -> tuple[float, process_tree
 
 
 if __name__ == "__main__":
+    from surroundings import streams
+
+    streams.prepare()
     sys.exit(main())

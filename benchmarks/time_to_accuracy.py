@@ -242,4 +242,7 @@ def _course(
 
 
 if __name__ == "__main__":
+    from surroundings import streams
+
+    streams.prepare()
     sys.exit(main())

@@ -105,11 +105,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         figures = measure(options.data, options.images, options.rounds, options.work_dir)
         options.output_dir.mkdir(parents=True, exist_ok=True)
-        figures_file.write_text(json.dumps(figures, indent=1) + "\n")
-    figures = json.loads(figures_file.read_text())
+        figures_file.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    figures = json.loads(figures_file.read_text(encoding="utf-8"))
     speed_charts.draw_rates(figures, figures_file.with_suffix(".png"))
     table = training_rate_table.markdown(figures)
-    figures_file.with_suffix(".md").write_text(table)
+    figures_file.with_suffix(".md").write_text(table, encoding="utf-8")
     print(table)
     return 0
 
@@ -268,4 +268,7 @@ def _step_alone(model: Any, batch: Any, steps: int) -> Callable[[], None]:
 
 
 if __name__ == "__main__":
+    from surroundings import streams
+
+    streams.prepare()
     sys.exit(main())

@@ -62,4 +62,7 @@ def run_fn(fn_args: FnArgs) -> None:
 
 
 if __name__ == "__main__":
+    from surroundings import streams
+
+    streams.prepare()
     sys.exit(main())

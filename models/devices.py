@@ -87,7 +87,7 @@ def cpu_has_bfloat16(cpu_info: Path = CPU_INFO) -> bool:
     """
     if os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1") in ("0", "false") or not cpu_info.exists():
         return False
-    words = cpu_info.read_text().split()
+    words = cpu_info.read_text(encoding="utf-8").split()
     return any(flag in words for flag in BFLOAT16_CPU_FLAGS)
 
 

@@ -92,7 +92,7 @@ def _lead(function: str, fn_args: FnArgs) -> None:
         "fn_args": {name: getattr(fn_args, name, None) for name in FN_ARGS},
     }
     unfinished = job_file.with_name(f"{JOB_FILE}.unfinished")
-    unfinished.write_text(json.dumps(job))
+    unfinished.write_text(json.dumps(job), encoding="utf-8")
     os.replace(unfinished, job_file)
     others = ", ".join(cluster.workers[1:])
     print(f"Waiting for {others}: there, run `python -m models.worker {folder}`.", flush=True)
@@ -132,7 +132,7 @@ def follow(folder: Path, max_jobs: int | None = None) -> None:
 def _read_job(job_file: Path) -> dict[str, Any] | None:
     """The job that is waiting; None where there is none."""
     try:
-        return dict(json.loads(job_file.read_text()))
+        return dict(json.loads(job_file.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
 
@@ -141,7 +141,7 @@ def _run_process(job_file: Path) -> tuple[int, str]:
     """Runs this machine's part in a process of its own; returns its exit status and the last line that it printed."""
     command = [sys.executable, "-m", "models.worker", "--job", str(job_file.absolute())]  # it runs in another folder
     last_line = ""
-    with subprocess.Popen(command, cwd=_PROJECT_ROOT, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, cwd=_PROJECT_ROOT, stdout=subprocess.PIPE, text=True, errors="replace") as process:
         assert process.stdout is not None  # it is a pipe
         try:
             for line in process.stdout:
@@ -223,4 +223,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    from surroundings import streams
+
+    streams.prepare()
     sys.exit(main())

@@ -176,4 +176,7 @@ def _name(summary: Summary) -> str:
 
 
 if __name__ == "__main__":
+    from surroundings import streams
+
+    streams.prepare(only_prints=True)
     sys.exit(main())

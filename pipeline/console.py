@@ -42,8 +42,8 @@ def frameworks_to(log_file: Path | None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def component_lines(describe: Callable[[str], str]) -> Iterator[list[str]]:
-    """Print a line, made by `describe(component)`, when a component has finished; yield the names of those that have.
+def component_lines(describe: Callable[[str], str], finished: list[str]) -> Iterator[None]:
+    """Print a line, made by `describe(component)`, when a component has finished, and add its name to `finished`.
 
     On a terminal the component that is running is shown below them, with its seconds. TFX's runner announces both in
     its log and nowhere else. An exception raised within gets the attribute `component`: the one that was running.
@@ -53,12 +53,12 @@ def component_lines(describe: Callable[[str], str]) -> Iterator[list[str]]:
     absl.logging.set_verbosity(absl.logging.INFO)
     absl.logging.use_absl_handler()
     with running_line() as show_running:
-        handler = _ComponentHandler(describe, show_running)
+        handler = _ComponentHandler(describe, show_running, finished)
         logger = absl.logging.get_absl_logger()
         logger.addHandler(handler)
         try:
-            yield handler.finished
-        except Exception as error:
+            yield
+        except BaseException as error:
             # An exception takes any attribute; its type does not declare them.
             error.component = handler.running  # type: ignore[attr-defined]  # added here
             raise
@@ -69,12 +69,12 @@ def component_lines(describe: Callable[[str], str]) -> Iterator[list[str]]:
 class _ComponentHandler(logging.Handler):
     """Turns the runner's two log messages about a component into console lines."""
 
-    def __init__(self, describe: Callable[[str], str], show_running: Callable[[str], None]):
+    def __init__(self, describe: Callable[[str], str], show_running: Callable[[str], None], finished: list[str]):
         super().__init__(logging.INFO)
         self._describe = describe
         self._show_running = show_running
+        self._finished = finished
         self.running = ""
-        self.finished: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.msg == "Component %s is running." and isinstance(record.args, tuple):
@@ -82,8 +82,8 @@ class _ComponentHandler(logging.Handler):
             self._show_running(self.running)
         elif record.msg == "Component %s is finished.":
             self._show_running("")
+            self._finished.append(self.running)
             print(colored(self._describe(self.running)), flush=True)
-            self.finished.append(self.running)
             self.running = ""
 
 

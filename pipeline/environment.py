@@ -393,7 +393,9 @@ def find_or_install_uv(project_root: Path, environ: Mapping[str, str]) -> str:
     print(f"Installing uv {UV_VERSION} into .tools", flush=True)
     has_venv, has_pip = (importlib.util.find_spec(name) is not None for name in ("ensurepip", "pip"))
     for command in bootstrap_commands(sys.executable, tools, has_venv, has_pip):
-        finished = subprocess.run(command, capture_output=True, text=True, env=dict(environ), check=False)
+        finished = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", env=dict(environ), check=False
+        )
         if finished.returncode:
             raise SetupError(f"uv could not be installed into {tools}. {explain_failure(finished.stderr)}")
     return own
@@ -495,7 +497,7 @@ def set_up(project_root: Path, environ: Mapping[str, str]) -> None:
 
 
 def write_path_file(project_root: Path) -> None:
-    """Has each Python of `.venv` find our packages from anywhere, and begin as surroundings.py says."""
+    """Has each Python of `.venv` find our packages from anywhere, and begin as `surroundings` says."""
     content = f"{project_root}\nimport surroundings; surroundings.start()\n"
     for folder in (project_root / ".venv").glob("lib/python3.*/site-packages"):
         path_file = folder / PATH_FILE_NAME
@@ -632,4 +634,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(PROJECT_ROOT))
+    from surroundings import streams
+
+    streams.prepare()
     sys.exit(main())

@@ -18,7 +18,7 @@ def exclusive(folder: Path) -> Iterator[None]:
       RuntimeError: Another run holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as lock:
+    with open(folder / ".lock", "w", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -31,7 +31,7 @@ def in_use(folder: Path) -> bool:
     lock = folder / ".lock"
     if not lock.exists():
         return False
-    with open(lock) as file:
+    with open(lock, encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:

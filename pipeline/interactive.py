@@ -177,7 +177,7 @@ def _run(profile: str, changes: Mapping[str, object], pushed: bool = False) -> t
     """
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in {"profile": profile, **changes}.items()]
     command = [sys.executable, "-m", "pipeline.local_runner", *flags]
-    with subprocess.Popen(command, cwd=PROJECT_ROOT, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, cwd=PROJECT_ROOT, stdout=subprocess.PIPE, text=True, errors="replace") as process:
         assert process.stdout is not None
         for line in process.stdout:
             print(line, end="")

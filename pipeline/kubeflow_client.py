@@ -88,7 +88,9 @@ def submit(client: kfp.Client, settings: Settings, package: Path) -> Submitted:
     """
     name = pipeline_name(settings)
     pipeline_id, version_id = upload(client, name, package, settings.cluster.kubeflow_namespace)
-    return start(client, settings, name, pipeline_id, version_id)
+    cluster = settings.cluster
+    root = "" if cluster.keeps_artifacts_on_volume else cluster.artifact_root
+    return start(client, settings, name, pipeline_id, version_id, root)
 
 
 def upload(client: kfp.Client, name: str, package: Path, namespace: str = "") -> tuple[str, str]:
@@ -115,14 +117,32 @@ def latest_version(client: kfp.Client, pipeline_id: str) -> str:
     return versions[0].pipeline_version_id
 
 
-def start(client: kfp.Client, settings: Settings, name: str, pipeline_id: str, version_id: str) -> Submitted:
+def compiled_root(client: kfp.Client, pipeline_id: str, version_id: str) -> str:
+    """Where the artifacts of an uploaded version go, as it was compiled; empty for the cluster's own root.
+
+    A run has to be told: the backend does not look there.
+    """
+    specification = client.get_pipeline_version(pipeline_id, version_id).pipeline_spec or {}
+    return specification.get("pipeline_spec", specification).get("defaultPipelineRoot", "")
+
+
+def start(
+    client: kfp.Client, settings: Settings, name: str, pipeline_id: str, version_id: str, pipeline_root: str
+) -> Submitted:
     """Start an uploaded version, in the experiment that has the pipeline's name.
+
+    Args:
+      client: From `connect`.
+      settings: Those of the cluster say for whom.
+      name: Of the pipeline.
+      pipeline_id: Its id.
+      version_id: Of the version.
+      pipeline_root: Where artifacts go; empty for the cluster's own root.
 
     Raises:
       KubeflowError: The API refuses it; the message says why.
     """
     cluster = settings.cluster
-    root = None if cluster.keeps_artifacts_on_volume else cluster.artifact_root or None
     try:
         experiment = client.create_experiment(name, namespace=cluster.kubeflow_namespace or None)
         run = client.run_pipeline(
@@ -130,7 +150,7 @@ def start(client: kfp.Client, settings: Settings, name: str, pipeline_id: str, v
             job_name=time.strftime(f"{name} %Y-%m-%d %H:%M:%S"),
             pipeline_id=pipeline_id,
             version_id=version_id,
-            pipeline_root=root,
+            pipeline_root=pipeline_root or None,
             service_account=cluster.service_account or None,
         )
     except _failures() as error:

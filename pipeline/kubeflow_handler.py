@@ -40,7 +40,8 @@ def _told(method: Method) -> Method:
 class KubeflowHandler(base_handler.BaseHandler):
     """The commands of `tfx pipeline` and `tfx run`, spoken to the API of Kubeflow Pipelines 2.
 
-    All settings come from `ALEXNET_<FIELD>`; `--endpoint` wins over `kubeflow_host`. `--namespace` and
+    All settings come from `ALEXNET_<FIELD>`: of a run, those alone that say where Kubeflow is and for whom it runs, and
+    the others from the version that was uploaded last. `--endpoint` wins over `kubeflow_host`. `--namespace` and
     `--iap_client_id` are not used: `kubeflow_namespace` and the token in KUBEFLOW_TOKEN are.
     """
 
@@ -101,13 +102,10 @@ class KubeflowHandler(base_handler.BaseHandler):
             raise KubeflowError("This pipeline has no runtime parameters: settings are given when it is compiled.")
         client = self._client()
         pipeline_id = self._pipeline_id(client)
-        submitted = kubeflow_client.start(
-            client,
-            self._settings(),
-            self.flags_dict[labels.PIPELINE_NAME],
-            pipeline_id,
-            kubeflow_client.latest_version(client, pipeline_id),
-        )
+        version_id = kubeflow_client.latest_version(client, pipeline_id)
+        root = kubeflow_client.compiled_root(client, pipeline_id, version_id)
+        name = self.flags_dict[labels.PIPELINE_NAME]
+        submitted = kubeflow_client.start(client, self._settings(), name, pipeline_id, version_id, root)
         click.echo(f"Run {submitted.run_id}: {submitted.page}")
 
     @_told

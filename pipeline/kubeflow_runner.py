@@ -36,4 +36,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    from surroundings import streams
+
+    streams.prepare()
     sys.exit(main())

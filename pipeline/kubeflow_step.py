@@ -52,11 +52,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     kubeflow_v2_run_executor.main((args, beam_arguments))
 
     output_file = Path(executor_input.outputs.output_file)
-    output = json_format.Parse(output_file.read_text(), pipeline_spec_pb2.ExecutorOutput())
+    output = json_format.Parse(output_file.read_text(encoding="utf-8"), pipeline_spec_pb2.ExecutorOutput())
     for name, artifacts in output.artifacts.items():
         (artifact,) = artifacts.artifacts
         artifact.uri = output_addresses[name]
-    output_file.write_text(json_format.MessageToJson(output))
+    output_file.write_text(json_format.MessageToJson(output), encoding="utf-8")
 
 
 def _parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
@@ -121,4 +121,7 @@ def _artifacts(side: Any) -> Iterator[tuple[str, RuntimeArtifact]]:
 
 
 if __name__ == "__main__":
+    from surroundings import streams
+
+    streams.prepare()
     main()

@@ -90,15 +90,19 @@ def prepare(settings: Settings, config: ConnectionConfig) -> None:
             if attempt == _ATTEMPTS:
                 raise _unusable(settings, error) from error
             time.sleep(_ATTEMPT_S * attempt)
-    note.write_text(f"{settings.metadata_connection}\n")
+    note.write_text(f"{settings.metadata_connection}\n", encoding="utf-8")
     if not settings.pipeline_name_path.exists():
-        settings.pipeline_name_path.write_text(f"{settings.pipeline_name}_{uuid.uuid4().hex[:8]}\n")
+        settings.pipeline_name_path.write_text(f"{settings.pipeline_name}_{uuid.uuid4().hex[:8]}\n", encoding="utf-8")
 
 
 def found(settings: Settings) -> Settings:
     """The settings with the server that the profile's last run noted, where it had one."""
     note = settings.metadata_connection_path
-    return dataclasses.replace(settings, metadata_connection=note.read_text().strip()) if note.exists() else settings
+    return (
+        dataclasses.replace(settings, metadata_connection=note.read_text(encoding="utf-8").strip())
+        if note.exists()
+        else settings
+    )
 
 
 def open_store(settings: Settings) -> MetadataStore:
@@ -138,7 +142,7 @@ def own_pipeline(settings: Settings) -> str:
     if not settings.metadata_connection:
         return ""
     path = settings.pipeline_name_path
-    return path.read_text().strip() if path.exists() else settings.pipeline_name
+    return path.read_text(encoding="utf-8").strip() if path.exists() else settings.pipeline_name
 
 
 @contextlib.contextmanager

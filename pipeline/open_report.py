@@ -79,4 +79,7 @@ def _open(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
+    from surroundings import streams
+
+    streams.prepare(only_prints=True)
     sys.exit(main())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -29,7 +30,11 @@ def component_line(settings: Settings, component: str, run_name: str = "") -> st
     if run.failed:
         raise RuntimeError(f"{component} failed; the run's log file says why")
     time = "cached" if run.cached else f"{run.seconds:.1f} s"
-    produced = _PRODUCED.get(component, _nothing_to_say)(run)
+    try:
+        produced = _PRODUCED.get(component, _nothing_to_say)(run)
+    except Exception as error:  # it has done its work all the same
+        logging.getLogger(__name__).exception("What %s has made cannot be read.", component)
+        produced = f"what it has made cannot be read: {error}"
     return f"  {component:<20} {time:>8}  {produced}".rstrip()
 
 
@@ -42,12 +47,13 @@ def last_lines(settings: Settings, total_s: float, run_name: str = "") -> str:
         run_name: its name, as ML Metadata has it; empty for the latest.
     """
     run = runs.last_run(settings, run_name)
-    verdict = evaluation.read_verdict(run["Evaluator"])
     pushed = run["Pusher"].outputs["pushed_model"].properties
-    serving_blessed, serving_checks = _serving_verdict(run)
-    blessed = verdict.blessed and serving_blessed
-    lines = ["", f"Test accuracy {verdict.accuracy:.4f}   gate: {'BLESSED' if blessed else 'NOT BLESSED'}"]
-    lines += [f"  {check}" for check in (*verdict.checks, *serving_checks)]
+    lines = [""]
+    try:
+        lines += _verdict(run)
+    except Exception as error:  # the push is said all the same
+        logging.getLogger(__name__).exception("The verdict cannot be read.")
+        lines.append(f"The verdict cannot be read: {error}")
     if pushed["pushed"]:
         new = pushed.get("new") and not run["Pusher"].cached
         destination = Path(pushed["pushed_destination"])
@@ -56,8 +62,19 @@ def last_lines(settings: Settings, total_s: float, run_name: str = "") -> str:
         lines.append(f"Nothing pushed; what {_short(settings.serving_dir)} held before stays.")
     seconds = " · ".join(f"{c.name} {c.seconds:.1f}" for c in run.values() if not c.cached)
     lines.append(f"Seconds by component: {seconds or 'all cached'}; {total_s:.1f} in all")
-    lines.append(_next_step(settings, blessed))
+    lines.append(_next_step(settings, blessed=bool(pushed["pushed"])))
     return "\n".join(lines)
+
+
+def _verdict(run: Mapping[str, Execution]) -> list[str]:
+    """Accuracy and gate, and a line a check."""
+    verdict = evaluation.read_verdict(run["Evaluator"])
+    serving_blessed, serving_checks = _serving_verdict(run)
+    blessed = verdict.blessed and serving_blessed
+    return [
+        f"Test accuracy {verdict.accuracy:.4f}   gate: {'BLESSED' if blessed else 'NOT BLESSED'}",
+        *(f"  {check}" for check in (*verdict.checks, *serving_checks)),
+    ]
 
 
 def _serving_verdict(run: Mapping[str, Execution]) -> tuple[bool, list[str]]:
@@ -66,7 +83,7 @@ def _serving_verdict(run: Mapping[str, Execution]) -> tuple[bool, list[str]]:
         blessed = bool(run["InfraValidator"].outputs["blessing"].properties["blessed"])
         return blessed, [f"{'ok ' if blessed else 'NO '} TFX's InfraValidator"]
     blessing = run["ServingValidator"].outputs["blessing"]
-    checks = json.loads((Path(blessing.uri) / "checks.json").read_text())
+    checks = json.loads((Path(blessing.uri) / "checks.json").read_text(encoding="utf-8"))
     lines = [f"{'ok ' if check['reached'] else 'NO '} {check['name']}: {check['finding']}" for check in checks]
     return bool(blessing.properties["blessed"]), lines
 
@@ -100,7 +117,7 @@ def _training(run: Execution) -> str:
 
 
 def _tuning(run: Execution) -> str:
-    trials = json.loads((Path(run.outputs["tuner_results"].uri) / "tuner_results.json").read_text())
+    trials = json.loads((Path(run.outputs["tuner_results"].uri) / "tuner_results.json").read_text(encoding="utf-8"))
     best = max(trials, key=lambda trial: trial["score"])
     found = " ".join(
         f"{ENVIRONMENT_PREFIX}{name.upper()}={value}" for name, value in best.items() if name in field_types()
@@ -110,7 +127,7 @@ def _tuning(run: Execution) -> str:
 
 def _history(run: Execution) -> list[dict[str, str]]:
     """The rows of a training's history.csv, one an epoch."""
-    with open(Path(run.outputs["model_run"].uri) / "history.csv", newline="") as history:
+    with open(Path(run.outputs["model_run"].uri) / "history.csv", encoding="utf-8", newline="") as history:
         return list(csv.DictReader(history))
 
 

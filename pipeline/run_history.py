@@ -92,7 +92,8 @@ def _cells(summary: Summary) -> dict[str, str]:
     """What a run shows, by column."""
     from pipeline.runs import BLESSED
 
-    colour = "green" if summary.verdict == BLESSED else "blue" if summary.verdict.startswith("under way") else "red"
+    verdict = summary.verdict
+    colour = "green" if verdict.startswith(BLESSED) else "blue" if verdict.startswith("under way") else "red"
     all_cached = summary.cached == summary.components
     return {
         "started": summary.started.strftime("%Y-%m-%d %H:%M"),
@@ -101,7 +102,7 @@ def _cells(summary: Summary) -> dict[str, str]:
         "data": summary.data or "–",
         "images": f"{summary.num_examples:,}" if summary.num_examples else "–",
         "accuracy": terminal.number(summary.accuracy),
-        "verdict": f"[{colour}]{summary.verdict}[/{colour}]",
+        "verdict": f"[{colour}]{verdict}[/{colour}]",
         "version": summary.version or "–",
         "cached": "all" if all_cached else f"{summary.cached} of {summary.components}",
         "seconds": f"{summary.seconds:.1f}",
@@ -109,4 +110,7 @@ def _cells(summary: Summary) -> dict[str, str]:
 
 
 if __name__ == "__main__":
+    from surroundings import streams
+
+    streams.prepare(only_prints=True)
     sys.exit(main())

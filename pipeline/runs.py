@@ -24,6 +24,9 @@ BLESSED = "blessed"
 _RESOLVER = "LastBlessedModel"
 """It is asked anew in every run, so it says nothing about whether a run was cached."""
 
+_REPORT = "ModelReport"
+"""It comes after the push: a run without it has done all that counts."""
+
 _BLESSING_COMPONENTS = ("Evaluator", "ServingValidator", "InfraValidator")
 
 
@@ -39,8 +42,8 @@ class Summary:
         data: name of the archive or folder that the images came from; empty where the run did not get that far.
         num_examples: images of all splits; 0 where the run did not get that far.
         accuracy: on the test split, in [0, 1]; None where nothing was evaluated or it was not recorded.
-        verdict: `blessed`, `not blessed (<who refused>)`, `failed in <component>`, `interrupted in <component>` or
-            `under way: <component>`.
+        verdict: `blessed` or `not blessed (<who refused>)`, with `, report failed` or `, report interrupted` where that
+            is so; else `failed in <component>`, `interrupted in <component>` or `under way: <component>`.
         version: the version that was pushed, or that had been pushed before; empty where none was.
         components: how many took part.
         cached: how many of them had nothing to do.
@@ -180,10 +183,12 @@ def summarize(profile: str, run: Run, under_way: bool = False) -> Summary:
 
 def verdict(run: Run, under_way: bool = False) -> str:
     """What became of a run, in a few words; see `Summary.verdict`."""
-    if run.unfinished:
-        return f"under way: {run.unfinished[0]}" if under_way else f"interrupted in {run.unfinished[0]}"
+    if run.unfinished and under_way:
+        return f"under way: {run.unfinished[0]}"
+    if run.unfinished not in ([], [_REPORT]):
+        return f"interrupted in {run.unfinished[0]}"
     # A run goes on after a failed Resolver, and has been worth nothing all the same.
-    if run.failed:
+    if run.failed not in ([], [_REPORT]):
         return f"failed in {run.failed[0]}"
     if "Pusher" not in run.executions:
         last = next(reversed(run.executions))
@@ -194,7 +199,8 @@ def verdict(run: Run, under_way: bool = False) -> str:
         if name in run.executions
     }
     refused = [name for name, blessed in blessings.items() if not blessed]
-    return f"not blessed ({', '.join(refused)})" if refused else BLESSED
+    report = ", report failed" if run.failed else ", report interrupted" if run.unfinished else ""
+    return (f"not blessed ({', '.join(refused)})" if refused else BLESSED) + report
 
 
 def data_path(run: Run) -> str:

@@ -4,7 +4,7 @@ Every field, of `Settings`, of its `training` (`models.hyperparameters.Hyperpara
 (`pipeline.beam.Beam`) and its `cluster` (`pipeline.cluster.Cluster`), can be changed in one way that every entry point
 shares: the environment variable `ALEXNET_<FIELD>`, for example
 
-    ALEXNET_PROFILE=cifar10 ALEXNET_EPOCHS=3 tfx run create --engine local --pipeline_name alexnet_cifar10
+    ALEXNET_PROFILE=cifar10 ALEXNET_EPOCHS=3 tfx pipeline create --engine local --pipeline_path pipeline/local_runner.py
     make run PROFILE=cifar10 ALEXNET_EPOCHS=3
     python -m pipeline.local_runner --profile cifar10 --epochs 3
 

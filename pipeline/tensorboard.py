@@ -126,4 +126,7 @@ def link(logs: dict[str, Path], folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    from surroundings import streams
+
+    streams.prepare()
     sys.exit(main())

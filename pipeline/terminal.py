@@ -51,9 +51,6 @@ def run_command(command: Callable[[], None]) -> int:
     except (NotFoundError, ServerError, FileNotFoundError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except BrokenPipeError:
-        # The reader has seen enough (`| head`). What is left in the buffer goes nowhere, quietly.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
@@ -108,7 +105,7 @@ def change(before: float, after: float, higher_is_better: bool = True) -> str:
 
 def print_json(value: Any) -> None:
     """Print a value as JSON; what is not a number becomes null, which JSON knows."""
-    print(json.dumps(_finite(value), indent=1, ensure_ascii=False))
+    print(json.dumps(_finite(value), indent=1))
 
 
 def _finite(value: Any) -> Any:

@@ -179,4 +179,7 @@ def _time(seconds: float) -> str:
 
 
 if __name__ == "__main__":
+    from surroundings import streams
+
+    streams.prepare(only_prints=True)
     sys.exit(main())

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -232,7 +233,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m serving.client",
         description="Ask a model server what pictures show.",
         epilog=f"Exit status: 0; {EXIT_IMAGE_FAILED} a picture could not be read or was refused; {EXIT_USAGE} wrong "
-        f"usage; {EXIT_SERVER_FAILED} the server did not answer, or has no such model.",
+        f"usage; {EXIT_SERVER_FAILED} the server did not answer, or has no such model; {os.EX_IOERR} the answers "
+        "cannot be written.",
     )
     parser.add_argument("images", nargs="*", metavar="PICTURE", help="files, folders, or - for standard input")
     server = parser.add_argument_group("server")
@@ -274,4 +276,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    from surroundings import streams
+
+    streams.prepare(only_prints=True)
     sys.exit(main())

@@ -206,7 +206,12 @@ def _docker(*arguments: str) -> str | None:
     """What a docker command prints, stripped; None where it fails or hangs."""
     try:
         done = subprocess.run(
-            ["docker", *arguments], capture_output=True, text=True, timeout=DOCKER_TIMEOUT_S, check=True
+            ["docker", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=DOCKER_TIMEOUT_S,
+            check=True,
+            errors="replace",
         )
     except (OSError, subprocess.CalledProcessError, subprocess.TimeoutExpired):
         return None
@@ -220,4 +225,7 @@ def _python() -> str:
 
 
 if __name__ == "__main__":
+    from surroundings import streams
+
+    streams.prepare()
     sys.exit(main())

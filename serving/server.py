@@ -173,6 +173,9 @@ def _serving_line(server: LocalServer, options: ServerOptions) -> str:
 
 
 if __name__ == "__main__":
+    from surroundings import streams
+
+    streams.prepare()
     exit_code = main()
     sys.stdout.flush()
     sys.stderr.flush()

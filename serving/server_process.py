@@ -52,7 +52,9 @@ def server_process(flags: Sequence[str], log_file: Path) -> Iterator[ServerProce
     """
     command = [sys.executable, "-m", "serving.server", "--port=0", "--rest_api_port=0", *flags]
     with open(log_file, "wb") as log:
-        process = subprocess.Popen(command, cwd=PROJECT_ROOT, stdout=subprocess.PIPE, stderr=log, text=True)
+        process = subprocess.Popen(
+            command, cwd=PROJECT_ROOT, stdout=subprocess.PIPE, stderr=log, text=True, errors="replace"
+        )
     try:
         yield _wait_until_listening(process, log_file)
     finally:
@@ -75,7 +77,7 @@ def _wait_until_listening(process: subprocess.Popen[str], log_file: Path) -> Ser
     addresses = _ADDRESSES.search(line)
     if addresses is None:
         process.kill()
-        last = "\n".join(log_file.read_text(errors="replace").strip().splitlines()[-5:])
+        last = "\n".join(log_file.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-5:])
         raise ServerProcessError(
             f"The server printed {line.strip()!r} instead of its addresses within {START_TIMEOUT_S:.0f} s. The end of "
             f"{log_file}:\n{last}"

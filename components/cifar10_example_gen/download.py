@@ -206,7 +206,7 @@ def _verify(path: Path, name: str, expected: published.PublishedArchive) -> None
 @contextlib.contextmanager
 def _lock(target: Path) -> Iterator[None]:
     """Lets one process at a time into the cache. The lock ends with the process, however that ends."""
-    with target.with_name(target.name + ".lock").open("w") as file:
+    with target.with_name(target.name + ".lock").open("w", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -252,4 +252,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    from surroundings import streams
+
+    streams.prepare()
     sys.exit(main())

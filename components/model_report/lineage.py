@@ -173,7 +173,7 @@ def with_password(
     """
     password = environment.get(PASSWORD_VARIABLE, "")
     if not password and environment.get(PASSWORD_FILE_VARIABLE):
-        password = Path(environment[PASSWORD_FILE_VARIABLE]).read_text().rstrip("\n")
+        password = Path(environment[PASSWORD_FILE_VARIABLE]).read_text(encoding="utf-8").rstrip("\n")
     complete = mlmd.ConnectionConfig()
     complete.CopyFrom(connection)
     for kind in ("mysql", "postgresql"):

@@ -66,7 +66,7 @@ class Executor(base_executor.BaseExecutor):
         examples = read_examples(folder, NUM_IMAGES)
         with tempfile.NamedTemporaryFile(suffix=".log") as log:
             checks = judge(model_dir, examples, exec_properties[LATENCY_BUDGET_KEY], Path(log.name))
-            server_log = Path(log.name).read_text(errors="replace")
+            server_log = Path(log.name).read_text(encoding="utf-8", errors="replace")
         blessed = all(check.reached for check in checks)
 
         blessing = artifact_utils.get_single_instance(output_dict[BLESSING_KEY])

@@ -77,4 +77,7 @@ def _usage(cluster: Cluster) -> str:
 
 
 if __name__ == "__main__":
+    from surroundings import streams
+
+    streams.prepare()
     sys.exit(main())

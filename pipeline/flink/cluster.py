@@ -181,7 +181,9 @@ class Cluster:
         process = PROC / str(pid)
         try:
             while not (command := (process / "cmdline").read_bytes()):
-                state, *numbers = (process / "stat").read_text().rpartition(")")[2].split()
+                state, *numbers = (
+                    (process / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+                )
                 if int(numbers[5]) & _KERNEL_THREAD:
                     return False
                 if state in "ZX":  # ended; nobody asked how
@@ -225,7 +227,7 @@ class Cluster:
             for name, pid in self.pids.items():
                 if not self._is_ours(pid):
                     log = self.folder / "logs" / f"{name}.log"
-                    last = "\n".join(log.read_text(errors="replace").strip().splitlines()[-8:])
+                    last = "\n".join(log.read_text(errors="replace", encoding="utf-8").strip().splitlines()[-8:])
                     raise FlinkError(f"The {name} ended while the cluster started. The end of {log}:\n{last}")
             with contextlib.suppress(requests.RequestException):  # not up yet
                 if ready():
@@ -238,12 +240,12 @@ class Cluster:
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         settings = configuration(self.ports, self.slots, self.folder / "tmp")
         text = "".join(f"{key}: {value}\n" for key, value in settings.items())
-        (self.folder / "conf" / "config.yaml").write_text(text)
-        (self.folder / "conf" / "log4j.properties").write_text(_LOG4J)
+        (self.folder / "conf" / "config.yaml").write_text(text, encoding="utf-8")
+        (self.folder / "conf" / "log4j.properties").write_text(_LOG4J, encoding="utf-8")
 
     def _write_state(self) -> None:
         state = {"jars": str(self.jars), "ports": asdict(self.ports), "slots": self.slots, "pids": self.pids}
-        (self.folder / _STATE_FILE).write_text(json.dumps(state, indent=1))
+        (self.folder / _STATE_FILE).write_text(json.dumps(state, indent=1), encoding="utf-8")
 
     @classmethod
     def find(cls, folder: Path) -> Cluster | None:
@@ -251,7 +253,7 @@ class Cluster:
         file = folder / _STATE_FILE
         if not file.exists():
             return None
-        state = json.loads(file.read_text())
+        state = json.loads(file.read_text(encoding="utf-8"))
         return cls(folder, Path(state["jars"]), Ports(**state["ports"]), state["slots"], state["pids"])
 
 

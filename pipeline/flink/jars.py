@@ -109,7 +109,9 @@ def _maven(release: Release, work_dir: Path) -> None:
         *("dependency:copy-dependencies", f"-DoutputDirectory={work_dir / 'jars'}", "-DincludeScope=runtime"),
     ]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=FETCH_TIMEOUT_S, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=FETCH_TIMEOUT_S, check=False, errors="replace"
+        )
     except subprocess.TimeoutExpired as error:
         raise FlinkError(
             f"Maven has not got {release} within {FETCH_TIMEOUT_S:.0f} s. Run the command again."
@@ -125,6 +127,6 @@ def _maven(release: Release, work_dir: Path) -> None:
 @contextlib.contextmanager
 def _lock(folder: Path) -> Iterator[None]:
     """Lets one process at a time fetch a release. The lock ends with the process, however that ends."""
-    with folder.with_name(folder.name + ".lock").open("w") as file:
+    with folder.with_name(folder.name + ".lock").open("w", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -43,4 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    from surroundings import streams
+
+    streams.prepare()
     main()

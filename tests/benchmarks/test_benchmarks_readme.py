@@ -14,7 +14,7 @@ from benchmarks import readme
     ("page", "parts"), [(readme.README, readme.PARTS), (readme.PROJECT_README, readme.PROJECT_PARTS)]
 )
 def test_the_page_is_what_the_files_give(page: Path, parts: Mapping[str, readme.Part]):
-    text = page.read_text()
+    text = page.read_text(encoding="utf-8")
     assert readme.render(text, readme.RESULTS_DIR, parts) == text, "run `python -m benchmarks.readme`"
 
 

@@ -51,7 +51,7 @@ class Backend:
     """
 
     def __init__(self, specification: Path, folder: Path, pipeline_root: str, project_dir: Path):
-        documents = list(yaml.safe_load_all(specification.read_text()))
+        documents = list(yaml.safe_load_all(specification.read_text(encoding="utf-8")))
         self.spec = json_format.ParseDict(documents[0], pipeline_spec_pb2.PipelineSpec())
         self.platform = json_format.ParseDict(documents[1], pipeline_spec_pb2.PlatformSpec())
         deployment = json_format.MessageToDict(self.spec.deployment_spec)
@@ -107,7 +107,7 @@ class Backend:
         driver = container.lifecycle.pre_cache_check
         if driver.command:
             self.execute(name, [*driver.command, *filled(driver.args, executor_input)], pod)
-            found = json.loads(output_file.read_text())
+            found = json.loads(output_file.read_text(encoding="utf-8"))
             executor_input["inputs"]["parameterValues"] |= found.get("parameterValues", {})
             for key, artifacts in found.get("artifacts", {}).items():
                 executor_input["outputs"]["artifacts"][key]["artifacts"][0]["metadata"] |= artifacts["artifacts"][0][
@@ -117,7 +117,7 @@ class Backend:
         arguments = [*filled(container.args, executor_input), "--local_root", str(pod)]
         self.execute(name, [*container.command, *arguments], pod)
 
-        output = json_format.Parse(output_file.read_text(), pipeline_spec_pb2.ExecutorOutput())
+        output = json_format.Parse(output_file.read_text(encoding="utf-8"), pipeline_spec_pb2.ExecutorOutput())
         self.outputs[name] = {}
         for key, artifacts in executor_input["outputs"]["artifacts"].items():
             (given,) = artifacts["artifacts"]

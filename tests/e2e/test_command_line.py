@@ -31,7 +31,7 @@ COMPONENTS = [
 def project(tmp_path_factory, small_data):
     """A copy of the project, and a function that runs a command in it and returns which components were not cached."""
     root = tmp_path_factory.mktemp("project")
-    for room in ("components", "models", "pipeline", "serving", "data"):
+    for room in ("components", "models", "pipeline", "serving", "surroundings", "data"):
         shutil.copytree(PROJECT_ROOT / room, root / room, ignore=shutil.ignore_patterns("__pycache__", "*.gz"))
     settings = make_settings("smoke", {"output_dir": str(root / "outputs")})
     environment = {
@@ -45,12 +45,13 @@ def project(tmp_path_factory, small_data):
         "ALEXNET_LATENCY_BUDGET_S": "30",
     }
 
-    def run(*command, expected_status=0, **changed):
+    def run(*command, expected_status=0, folder=root, without="nothing", **changed):
+        own = {name: value for name, value in environment.items() if not name.startswith(without)}
         ended = subprocess.run(
-            command, cwd=root, env=environment | changed, capture_output=True, text=True, timeout=300, check=False
+            command, cwd=folder, env=own | changed, capture_output=True, text=True, timeout=300, check=False
         )
         assert ended.returncode == expected_status, ended.stdout + ended.stderr
-        return ended.stdout
+        return ended.stdout + ended.stderr
 
     def executed():
         components = runs.last_run(settings)
@@ -64,18 +65,20 @@ def tfx(*arguments):
 
 
 def append(path, line):
-    with open(path, "a") as file:
+    with open(path, "a", encoding="utf-8") as file:
         file.write(f"\n{line}\n")
 
 
 # In this order: each test goes on from the last one's state.
 
 
-def test_create_and_run_whatever_the_user_has_configured(project):
+def test_what_create_was_told_is_what_a_run_uses_from_anywhere_whatever_the_user_has_configured(project, tmp_path):
     root, settings, run, executed = project
     user = VARIABLES | {"HOME": str(write_home(root / "home"))}
-    run(*tfx("pipeline", "create", "--pipeline_path", str(root / "pipeline" / "local_runner.py")), **user)
-    shown = run(*tfx("run", "create", "--pipeline_name", settings.pipeline_name), **user)
+    run(*tfx("pipeline", "create", "--pipeline_path", "pipeline/local_runner.py"), **user)
+    assert (root / "tfx" / settings.pipeline_name / "local_runner.py").exists()
+    command = tfx("run", "create", "--pipeline_name", settings.pipeline_name)
+    shown = run(*command, folder=tmp_path, without="ALEXNET_", **user)
     assert executed() == COMPONENTS
     (version,) = os.listdir(settings.serving_dir)
     assert f"version {version}" in shown
@@ -83,9 +86,10 @@ def test_create_and_run_whatever_the_user_has_configured(project):
     assert {"serving_default", "classify"} <= set(signatures)
 
 
-def test_second_run_is_all_cached(project):
+def test_second_run_is_all_cached_whatever_its_shell_states(project):
     _, settings, run, executed = project
-    shown = run(*tfx("run", "create", "--pipeline_name", settings.pipeline_name))
+    shown = run(*tfx("run", "create", "--pipeline_name", settings.pipeline_name), ALEXNET_EPOCHS="9")
+    assert "Not used: ALEXNET_EPOCHS=9 of this shell." in shown
     assert executed() == []
     assert len(os.listdir(settings.serving_dir)) == 1
     assert "Already pushed" in shown
@@ -122,11 +126,18 @@ def test_flag_wins_over_the_environment(project):
     assert executed() == []
 
 
-def test_failed_run_ends_with_an_error_status(project):
+def test_a_run_by_another_name_is_refused(project):
     _, settings, run, _ = project
-    shown = run(
-        *tfx("run", "create", "--pipeline_name", settings.pipeline_name),
-        expected_status=1,
-        ALEXNET_DATA="/nowhere/cifar-10.tar.gz",
-    )
-    assert "there is nothing at /nowhere/cifar-10.tar.gz" in shown
+    asked = tfx("run", "create", "--pipeline_name", settings.pipeline_name)
+    shown = run(*asked, expected_status=1, ALEXNET_PROFILE="sample")
+    assert "ALEXNET_PROFILE is sample in this shell, and alexnet_smoke is of profile smoke" in shown
+    assert not (settings.profile_dir.parent / "sample").exists()
+
+
+def test_failed_run_ends_with_an_error_status(project, small_data, tmp_path):
+    _, settings, run, _ = project
+    data = shutil.copy(small_data, tmp_path)
+    run(*tfx("pipeline", "update", "--pipeline_path", "pipeline/local_runner.py"), ALEXNET_DATA=data)
+    os.remove(data)
+    shown = run(*tfx("run", "create", "--pipeline_name", settings.pipeline_name), expected_status=1)
+    assert f"there is nothing at {data}" in shown

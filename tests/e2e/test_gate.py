@@ -42,7 +42,7 @@ def failed_thresholds(run):
 
 def shown_in_report(run):
     """Values by name, as texts, of everything that the run's page shows; and the page."""
-    with open(os.path.join(run["ModelReport"].outputs["report"].uri, "report.html")) as file:
+    with open(os.path.join(run["ModelReport"].outputs["report"].uri, "report.html"), encoding="utf-8") as file:
         page = file.read()
     return dict(re.findall(r'<data data-name="([^"]*)" value="([^"]*)"', page)), page
 
@@ -203,7 +203,7 @@ def test_the_same_seed_gives_the_same_metrics(trained, settings_for, tmp_path):
     assert not second["Trainer"].cached
 
     def history(run):
-        with open(os.path.join(run["Trainer"].outputs["model_run"].uri, "history.csv")) as file:
+        with open(os.path.join(run["Trainer"].outputs["model_run"].uri, "history.csv"), encoding="utf-8") as file:
             return [line.rsplit(",", 1)[0] for line in file]  # all but the seconds
 
     def metrics(run):

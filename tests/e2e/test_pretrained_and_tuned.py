@@ -47,7 +47,9 @@ def test_each_part_takes_what_the_one_before_has_found(output, settings):
     used = dict(pair.split(" ") for pair in found[1].split(", "))
     assert used == {name: str(value) for name, value in best.items() if name not in ("trial_id", "score")}
     assert f"ALEXNET_LEARNING_RATE={best['learning_rate']}" in output
-    with open(Path(run["PreTrainer"].outputs["model_run"].uri) / "history.csv", newline="") as history:
+    with open(
+        Path(run["PreTrainer"].outputs["model_run"].uri) / "history.csv", encoding="utf-8", newline=""
+    ) as history:
         (epoch,) = csv.DictReader(history)
     assert f"1 epoch, tells {float(epoch['val_accuracy']):.4f} of the rotations" in output
 

@@ -61,5 +61,5 @@ def _wait_for(server: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
             return
         except OSError:
             if server.poll() is not None or time.monotonic() > deadline_s:
-                raise AssertionError(f"the server has not started: {log.read_text()}") from None
+                raise AssertionError(f"the server has not started: {log.read_text(encoding='utf-8')}") from None
             time.sleep(0.2)

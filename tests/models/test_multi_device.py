@@ -278,7 +278,7 @@ def test_a_worker_follows_one_job_after_another(
     taken = []
 
     def run_process(file: Path) -> tuple[int, str]:
-        taken.append(json.loads(file.read_text())["id"])
+        taken.append(json.loads(file.read_text(encoding="utf-8"))["id"])
         return (worker.WORKER_LOST if taken == ["a"] else 0), ""
 
     monkeypatch.setattr(worker.time, "sleep", next_job)

@@ -128,6 +128,10 @@ class Handler(BaseHTTPRequestHandler):
             ids = reversed(state.versions[match[1]]) if "desc" in query.get("sort_by", "") else state.versions[match[1]]
             return {"pipeline_versions": [version(match[1], version_id) for version_id in ids]}
         if match := re.fullmatch(r"/pipelines/([^/]+)/versions/([^/]+)", path):
+            if method == "GET":
+                specification, platform = state.packages[match[2]]
+                both = {"pipeline_spec": specification, "platform_spec": platform}
+                return version(match[1], match[2]) | {"pipeline_spec": both}
             state.versions[match[1]].remove(match[2])
             return {}
         if (match := re.fullmatch(r"/pipelines/([^/]+)", path)) and method == "DELETE":
@@ -223,7 +227,7 @@ def pipeline(pipeline_id: str, name: str) -> dict[str, str]:
     return {"pipeline_id": pipeline_id, "name": name, "display_name": name, "created_at": NOW}
 
 
-def version(pipeline_id: str, version_id: str) -> dict[str, str]:
+def version(pipeline_id: str, version_id: str) -> dict[str, Any]:
     return {"pipeline_id": pipeline_id, "pipeline_version_id": version_id, "created_at": NOW}
 
 

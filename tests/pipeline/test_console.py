@@ -47,7 +47,8 @@ def announce(component, event):
 
 
 def test_a_line_a_component(capfd):
-    with console.component_lines(lambda component: f"{component} done") as finished:
+    finished: list[str] = []
+    with console.component_lines(lambda component: f"{component} done", finished):
         announce("Trainer", "running")
         announce("Trainer", "finished")
         logging.getLogger("absl").info("Something else.")
@@ -57,7 +58,7 @@ def test_a_line_a_component(capfd):
 
 
 def test_a_failure_names_its_component():
-    with pytest.raises(ValueError, match="no") as raised, console.component_lines(str):
+    with pytest.raises(ValueError, match="no") as raised, console.component_lines(str, []):
         announce("Transform", "running")
         raise ValueError("no")
     assert console.failed_component(raised.value) == " in Transform"
@@ -68,7 +69,7 @@ def test_an_error_in_describing_a_component_ends_the_run():
     def describe(component):
         raise RuntimeError(f"{component} failed")
 
-    with pytest.raises(RuntimeError, match="Resolver failed"), console.component_lines(describe):
+    with pytest.raises(RuntimeError, match="Resolver failed"), console.component_lines(describe, []):
         announce("Resolver", "running")
         announce("Resolver", "finished")
 
@@ -120,7 +121,7 @@ RUN = """
 import absl.logging
 from pipeline import console
 
-with console.component_lines(lambda component: f"  {component} has run: NOT BLESSED"):
+with console.component_lines(lambda component: f"  {component} has run: NOT BLESSED", []):
     absl.logging.info("Component %s is %s.", "Ignored", "there")
     absl.logging.info("Component %s is running.", "StatisticsGen")
     wait_for_ticks(2)

@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 from concurrent import futures
@@ -25,7 +26,7 @@ SCRIPT = Path(environment.__file__)
 
 def write_executable(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     path.chmod(0o755)
     return path
 
@@ -366,7 +367,11 @@ def environ(tmp_path):
 
 
 def commands(environ: dict[str, str]) -> list[str]:
-    return [line for line in Path(environ["LOG_OF_UV"]).read_text().splitlines() if not line.startswith("--version")]
+    return [
+        line
+        for line in Path(environ["LOG_OF_UV"]).read_text(encoding="utf-8").splitlines()
+        if not line.startswith("--version")
+    ]
 
 
 def test_set_up_once_and_then_not_a_word(project, environ, capfd):
@@ -477,13 +482,14 @@ def test_stamp_that_cannot_be_read_is_no_stamp(project, environ, content):
 
 
 def test_script_is_written_for_python_3_8():
-    ast.parse(SCRIPT.read_text(), feature_version=(3, 8))
+    ast.parse(SCRIPT.read_text(encoding="utf-8"), feature_version=(3, 8))
 
 
 def test_current_environment_is_answered_at_once_with_the_standard_library_alone(project):
     script = project / "pipeline/environment.py"
+    shutil.copytree(SCRIPT.parent.parent / "surroundings", project / "surroundings")
     script.parent.mkdir()
-    script.write_text(SCRIPT.read_text())
+    script.write_text(SCRIPT.read_text(encoding="utf-8"))
     (project / ".venv/bin").mkdir(parents=True)
     (project / ".venv/bin/python").symlink_to(sys.executable)
     stamp = environment.make_stamp(project, "3.10.13")

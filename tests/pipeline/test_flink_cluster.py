@@ -128,7 +128,7 @@ def test_a_process_that_has_ended_does_not_run_though_nobody_has_asked_how(tmp_p
             assert parent.stdout is not None
             pid = int(parent.stdout.readline())
             cluster = Cluster(tmp_path, tmp_path, pids={"task-manager-1": pid})
-            wait_until(lambda: "(zombie)" in Path(f"/proc/{pid}/status").read_text())
+            wait_until(lambda: "(zombie)" in Path(f"/proc/{pid}/status").read_text(encoding="utf-8"))
             assert cluster.task_managers == []
             cluster.stop()
         finally:

@@ -211,6 +211,20 @@ def test_the_tfx_commands_manage_pipelines_and_runs(api, handle, capsys):
         handle().create_run()
 
 
+def test_a_run_uses_what_was_compiled_whatever_its_shell_states(api, handle, monkeypatch):
+    state, _ = api
+    handle().create_pipeline()
+    for name, value in {"artifact_root": "minio://elsewhere", "profile": "sample", "image": ""}.items():
+        monkeypatch.setenv(f"ALEXNET_{name.upper()}", value)
+    handle().create_run()
+    monkeypatch.delenv("ALEXNET_ARTIFACT_ROOT")
+    handle().create_run()
+    roots = [run.runtime_config.pipeline_root for run in state.runs.values()]
+    assert roots == ["minio://mlpipeline/alexnet"] * 2
+    with pytest.raises(SystemExit, match="Kubeflow has no pipeline alexnet-sample"):
+        handle(pipeline_name="alexnet-sample").create_run()
+
+
 def test_the_tfx_command_line_finds_our_handler(api, tmp_path):
     state, host = api
     settings = {f"ALEXNET_{name.upper()}": value for name, value in IN_CLUSTER.items()}

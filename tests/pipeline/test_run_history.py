@@ -82,6 +82,23 @@ def test_each_run_says_what_became_of_it(written):
     assert (by_name["killed"].data, by_name["killed"].num_examples) == ("", 0)
 
 
+@pytest.mark.parametrize(
+    ("state", "verdicts"),
+    [
+        ("failed", ["blessed, report failed", "not blessed (Evaluator), report failed"]),
+        ("running", ["blessed, report interrupted", "not blessed (Evaluator), report interrupted"]),
+        ("complete", ["blessed", "not blessed (Evaluator)"]),
+    ],
+)
+def test_a_report_that_is_missing_hides_no_verdict(tmp_path, state, verdicts):
+    records = RunRecords(tmp_path / "smoke" / "metadata.db")
+    for version in ("100", ""):
+        add_whole_run(records, version)[0].add(Component("ModelReport", state))
+    assert [summary.verdict for summary in runs.summaries(tmp_path, "smoke")] == verdicts
+    under_way = runs.summarize("smoke", runs.runs_of(tmp_path, "smoke")[-1], under_way=True).verdict
+    assert under_way == ("under way: ModelReport" if state == "running" else verdicts[-1])
+
+
 def test_a_run_that_holds_its_folder_is_under_way(written):
     output_dir, numbers = written
     lock = Settings(profile="smoke", output_dir=str(output_dir)).profile_dir / ".lock"

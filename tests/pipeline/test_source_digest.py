@@ -42,7 +42,7 @@ ENTRIES = ("models.training", "models.preprocessing", "components.reader", "comp
 )
 def test_an_edit_changes_the_digest_of_what_runs_the_file_and_of_nothing_else(project, edited, changed):
     before = {entry: source_digest(entry, root=project) for entry in ENTRIES}
-    with open(project / edited, "a") as file:
+    with open(project / edited, "a", encoding="utf-8") as file:
         file.write("EDITED = True\n")
     after = {entry: source_digest(entry, root=project) for entry in ENTRIES}
     assert {entry for entry in ENTRIES if before[entry] != after[entry]} == changed

@@ -72,7 +72,11 @@ class Asker:
         self.threads = ThreadPoolExecutor(64)
 
     def ask(
-        self, *values: float | bytes, dtype: Any = np.float32, signature: Any = SIGNATURE, timeout_s: float | None = WAIT_S
+        self,
+        *values: float | bytes,
+        dtype: Any = np.float32,
+        signature: Any = SIGNATURE,
+        timeout_s: float | None = WAIT_S,
     ) -> Future[list[float]]:
         inputs = {"x": np.array(values, dtype)}
         return self.threads.submit(lambda: self.runner.run(self.servable, signature, inputs, timeout_s)["y"].tolist())

@@ -403,7 +403,7 @@ def test_table_of_a_folder(flags: list[str], folder: Path, capsys: pytest.Captur
 
 def test_json_of_standard_input(flags: list[str], capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
     image = png(3)
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(image)))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(image), encoding="utf-8"))
     assert client.main([*flags, "-", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert (answer["file"], answer["label"]) == ("-", label_of(image))

@@ -202,7 +202,7 @@ def tell(answers: Any, pixels: np.ndarray) -> int:
 
 def resident_mib(pid: int) -> dict[str, float]:
     """Memory that a process holds (VmRSS) and has held at most (VmHWM), in MiB."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
     fields = dict(line.split(":", 1) for line in lines)
     return {name: int(fields[name].split()[0]) / 1024 for name in ("VmRSS", "VmHWM")}
 
