@@ -119,6 +119,7 @@ def read_verdict(evaluator: Execution) -> Verdict:
     if len(checks) == 1:
         checks.append("–   no earlier blessed model to compare with: accuracy_tolerance does not apply")
     checks.append(_check(f"recall of the worst class, {worst.class_name},", worst, "class_recall_floor"))
+    checks += [f"–   {weak}" for weak in results.weak_bounds(found)]
     return Verdict(found.blessed, found.accuracy, tuple(checks))
 
 

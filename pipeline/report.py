@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from components.cifar10_example_gen import duplicates
 from components.model_report.contents import REPORT_FILE
 from components.model_report.lineage import Execution
 from models import features
@@ -48,6 +49,8 @@ def last_lines(settings: Settings, total_s: float, run_name: str = "") -> str:
     blessed = verdict.blessed and serving_blessed
     lines = ["", f"Test accuracy {verdict.accuracy:.4f}   gate: {'BLESSED' if blessed else 'NOT BLESSED'}"]
     lines += [f"  {check}" for check in (*verdict.checks, *serving_checks)]
+    if overlap := duplicates.overlap_note(run["Cifar10ExampleGen"].outputs["examples"].properties):
+        lines.append(f"  –   {overlap}: the accuracy counts them")
     if pushed["pushed"]:
         new = pushed.get("new") and not run["Pusher"].cached
         destination = Path(pushed["pushed_destination"])
@@ -85,7 +88,8 @@ def _nothing_to_say(run: Execution) -> str:
 def _examples(run: Execution) -> str:
     counts = run.outputs["examples"].properties
     splits = (features.TRAIN_SPLIT, features.VALIDATION_SPLIT, features.TEST_SPLIT)
-    return " · ".join(f"{s} {counts[f'{s}_examples']:,}" for s in splits if f"{s}_examples" in counts)
+    produced = " · ".join(f"{s} {counts[f'{s}_examples']:,}" for s in splits if f"{s}_examples" in counts)
+    return "\n  –   ".join([produced, *duplicates.notes(counts)])
 
 
 def _pretraining(run: Execution) -> str:

@@ -33,12 +33,15 @@ def png_from_pixels(pixels: npt.NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def check_image(name: str, data: bytes) -> None:
+def check_image(name: str, data: bytes) -> npt.NDArray[np.uint8]:
     """Decodes an image file, to be sure that every later component can.
 
     Args:
         name: The file, for messages.
         data: Its content.
+
+    Returns:
+        uint8 [height, width, 3], RGB.
 
     Raises:
         DataError: The file is empty, too large, not a PNG or JPEG, or does not decode to its end.
@@ -51,7 +54,7 @@ def check_image(name: str, data: bytes) -> None:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             width, height, is_png = image.width, image.height, image.format == "PNG"
             if width * height <= MAX_IMAGE_PIXELS:
-                image.load()
+                pixels = _rgb(image)
         if is_png:
             with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
                 image.verify()  # the checksums, which load() does not look at but TensorFlow does
@@ -61,3 +64,11 @@ def check_image(name: str, data: bytes) -> None:
         ) from error
     if width * height > MAX_IMAGE_PIXELS:
         raise DataError(f"{name}: has {width}x{height} pixels, expected at most {MAX_IMAGE_PIXELS}. Make it smaller.")
+    return pixels
+
+
+def _rgb(image: Image.Image) -> npt.NDArray[np.uint8]:
+    if image.mode.startswith("I"):  # 16 bits, which `convert` would cut off at 255
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    content = image.tobytes() if image.mode == "RGB" else image.convert("RGB").tobytes()
+    return np.frombuffer(content, np.uint8).reshape(image.height, image.width, 3)  # faster than Pillow's own way
