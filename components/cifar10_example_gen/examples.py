@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 
-import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
 from components.cifar10_example_gen import images
@@ -35,17 +33,10 @@ def split_of(record: Record, digest: bytes, validation_fraction: float) -> str:
     return features.VALIDATION_SPLIT if record.split == features.TRAIN_SPLIT and held_out else record.split
 
 
-def example_of(record: Record) -> tuple[tf.train.Example, npt.NDArray[np.uint8]]:
-    """Returns the tf.Example of a record, and its pixels: uint8 [height, width, 3], RGB.
-
-    Raises:
-        DataError: Its image file is not a PNG or JPEG that decodes.
-    """
-    if isinstance(record.image, bytes):
-        encoded, pixels = record.image, images.check_image(record.source, record.image)
-    else:
-        encoded, pixels = images.png_from_pixels(record.image), record.image
-    example = tf.train.Example(
+def example_of(record: Record) -> tf.train.Example:
+    """Returns the tf.Example of a record. An image file goes in as it is: see `images.check_image`."""
+    encoded = record.image if isinstance(record.image, bytes) else images.png_from_pixels(record.image)
+    return tf.train.Example(
         features=tf.train.Features(
             feature={
                 features.IMAGE_KEY: tf.train.Feature(bytes_list=tf.train.BytesList(value=[encoded])),
@@ -53,4 +44,3 @@ def example_of(record: Record) -> tuple[tf.train.Example, npt.NDArray[np.uint8]]
             }
         )
     )
-    return example, pixels

@@ -16,7 +16,7 @@ from apache_beam.pvalue import TaggedOutput
 from tfx.components.example_gen import write_split
 from tfx.dsl.io import fileio
 
-from components.cifar10_example_gen import duplicates, examples, runs
+from components.cifar10_example_gen import duplicates, examples, images, runs
 from components.cifar10_example_gen.errors import DataError
 from components.cifar10_example_gen.readers import sources
 from components.cifar10_example_gen.records import Record
@@ -74,12 +74,12 @@ class _ReadPart(beam.DoFn):
     def _entries(self, record: Record) -> dict[_Shard, Entry]:
         digest = examples.image_digest(record)
         split = examples.split_of(record, digest, self._validation_fraction)
-        example, pixels = examples.example_of(record)
-        serialized = example.SerializeToString(deterministic=True)
+        of_pixels = images.check_image(record.source, record.image) if isinstance(record.image, bytes) else digest
+        serialized = examples.example_of(record).SerializeToString(deterministic=True)
         # The second half of the digest, since the first half is not spread evenly over the numbers within a split.
         return {
             (split, digest[8] % SHARDS): Entry(digest[8:], record.label, serialized),
-            _ALL_IMAGES: duplicates.entry_of(record, split, pixels),
+            _ALL_IMAGES: duplicates.entry_of(record, split, of_pixels),
         }
 
 

@@ -153,8 +153,9 @@ def weak_bounds(found: Results) -> list[str]:
     for bound in found.thresholds:
         near_chance = bound.bound < chance + (1 - chance) / 10
         if bound.metric == "accuracy" and bound.kind == VALUE and not bound.class_name and near_chance:
+            near = "near" if bound.bound >= chance else "below"
             lines.append(
-                f"accuracy_floor is {bound.bound:g}, near chance: "
+                f"accuracy_floor is {bound.bound:g}, {near} chance: "
                 f"answering {features.CLASS_NAMES[most]} every time reaches {chance:.4f}"
             )
     never = [t.class_name for t in found.thresholds if t.class_name and t.bound == t.value == 0]

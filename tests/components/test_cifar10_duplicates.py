@@ -28,8 +28,7 @@ NOTHING = {
 
 
 def digest(file: bytes) -> bytes:
-    record = Record("train", "x", 0, 0, file)
-    return duplicates.entry_of(record, "train", images.check_image("x", file)).digest
+    return images.check_image("x", file)
 
 
 def saved(image: Image.Image, image_format: str, **options: object) -> bytes:
@@ -76,13 +75,6 @@ def test_other_pixels_are_another_image():
     assert len(set(map(digest, files))) == len(files)
 
 
-def test_pixels_and_a_file_of_them_are_the_same_image():
-    planes = np.ascontiguousarray(PIXELS.transpose(2, 0, 1)).transpose(1, 2, 0)
-    entry = duplicates.entry_of(Record("test", "test_batch.bin", 3, 0, planes), "test", planes)
-    assert entry.digest == digest(encoded(PIXELS, "PNG"))
-    assert entry.payload == b"test\ntest_batch.bin, record 3"
-
-
 @given(
     st.lists(st.tuples(st.sampled_from(SPLITS), st.integers(0, 12), st.integers(0, 1)), max_size=30),
     st.integers(1, 2),
@@ -117,14 +109,11 @@ def test_counts_are_those_of_a_plain_loop(records, step):
 
 def entry(record):
     split, image, label = record
-    return duplicates.entry_of(
-        Record(split, f"{split}/{label}-{image}", 0, label, b""), split, np.full((1, 1, 3), image, np.uint8)
-    )
+    return duplicates.entry_of(Record(split, f"{split}/{label}-{image}", 0, label, b""), split, bytes([image]))
 
 
 def test_a_name_that_is_not_unicode_is_shown_all_the_same():
-    pixels = np.zeros((1, 1, 3), np.uint8)
-    entries = [duplicates.entry_of(Record(s, f"{s}/\udce9.png", 0, 0, b""), s, pixels) for s in ("test", "train")]
+    entries = [duplicates.entry_of(Record(s, f"{s}/\udce9.png", 0, 0, b""), s, b"1") for s in ("test", "train")]
     _, shown = duplicates.count(entries, ["train", "test"])
     assert shown == [r"test/\udce9.png is also train/\udce9.png"]
 

@@ -123,6 +123,8 @@ def test_bounds_that_ask_for_next_to_nothing_are_named(tmp_path, found):
     said = results.weak_bounds(dataclasses.replace(loose, thresholds=(near,)))
     assert said == [f"accuracy_floor is 0.15, near chance: answering {CLASSES[most]} every time reaches {chance:.4f}"]
     assert results.weak_bounds(dataclasses.replace(loose, thresholds=(above,))) == []
+    (said,) = results.weak_bounds(dataclasses.replace(loose, thresholds=(dataclasses.replace(floor, bound=0.0),)))
+    assert said.startswith("accuracy_floor is 0, below chance: ")
     two = [dataclasses.replace(threshold, value=0.0) for threshold in by_class[3:5]]
     (said,) = results.weak_bounds(dataclasses.replace(loose, thresholds=(above, *two)))
     assert "cat, deer are never recognized" in said
