@@ -123,11 +123,12 @@ def test_bounds_that_ask_for_next_to_nothing_are_named(tmp_path, found):
     said = results.weak_bounds(dataclasses.replace(loose, thresholds=(near,)))
     assert said == [f"accuracy_floor is 0.15, near chance: answering {CLASSES[most]} every time reaches {chance:.4f}"]
     assert results.weak_bounds(dataclasses.replace(loose, thresholds=(above,))) == []
-    (said,) = results.weak_bounds(dataclasses.replace(loose, thresholds=(dataclasses.replace(floor, bound=0.0),)))
-    assert said.startswith("accuracy_floor is 0, below chance: ")
+    below = dataclasses.replace(floor, bound=0.0)
+    (line,) = results.weak_bounds(dataclasses.replace(loose, thresholds=(below,)))
+    assert line.startswith("accuracy_floor is 0, below chance: ")
     two = [dataclasses.replace(threshold, value=0.0) for threshold in by_class[3:5]]
-    (said,) = results.weak_bounds(dataclasses.replace(loose, thresholds=(above, *two)))
-    assert "cat, deer are never recognized" in said
+    (line,) = results.weak_bounds(dataclasses.replace(loose, thresholds=(above, *two)))
+    assert "cat, deer are never recognized" in line
     assert results.weak_bounds(found) == []  # the floors are 0.3 and 0.05: that truck is missed is said as such
 
 
