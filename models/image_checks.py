@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from models import features
+from models import decoding
 
 _WHOLE_FILES = (b"\x89PN`\x82", b"\xff\xd8\xff\xff\xd9", b"GIF\x00;")
 """First three and last two bytes of a complete PNG (to its IEND chunk's CRC), JPEG (EOI marker) and GIF (trailer)."""
@@ -41,7 +41,7 @@ def _check_others(encoded: tf.Tensor, indices: tf.Tensor, name: str) -> tf.Tenso
 
     def decode(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         # The image is an output because TensorFlow would not run a decoder whose output is not asked for.
-        return index, tf.io.decode_image(encoded[index], channels=features.NUM_CHANNELS, expand_animations=False)
+        return index, decoding.decode(encoded[index])
 
     def count_to_first_lost(count: tf.Tensor, element: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
         return count + tf.cast(element[0] == indices[count], tf.int64)

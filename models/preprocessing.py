@@ -6,7 +6,7 @@ graph, so nothing else in this repository decodes or scales an image for the mod
 
 import tensorflow as tf
 
-from models import features
+from models import decoding, features
 
 
 def preprocessing_fn(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -75,8 +75,7 @@ def resize(images: tf.Tensor) -> tf.Tensor:
 def _decode_image(encoded: tf.Tensor) -> tf.Tensor:
     """String [] to uint8 [32, 32, 3]."""
     size = features.SOURCE_IMAGE_SIZE
-    # expand_animations=False keeps a GIF's first frame only, as an image of rank 3.
-    image = tf.io.decode_image(encoded, channels=features.NUM_CHANNELS, expand_animations=False)
+    image = decoding.decode(encoded)
     has_source_size = tf.reduce_all(tf.shape(image)[:2] == size)
     image = tf.cond(has_source_size, lambda: image, lambda: _shrink(image))
     image.set_shape([size, size, features.NUM_CHANNELS])

@@ -1,8 +1,8 @@
 """Images that are there more than once, in a split or in several: found by their pixels, counted, and put in words.
 
-A picture that was saved again with other metadata, or as a PNG of its JPEG, has the same pixels and is found. One that
-was scaled, cropped or compressed with loss again has others and is not. Files of the same bytes are never in train and
-in validation, since their digest decides between the two; copies that were saved again can be.
+A picture that was saved again with other metadata or another lossless compression has the same pixels and is found.
+One that was scaled, cropped, turned or made a JPEG again has others and is not. Files of the same bytes are never in
+train and in validation, since their digest decides between the two; copies that were saved again can be.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from components.cifar10_example_gen.records import Record
 from components.cifar10_example_gen.runs import Entry
 from models import features
 
@@ -33,16 +32,16 @@ _SPLITS = (features.TRAIN_SPLIT, features.VALIDATION_SPLIT, features.TEST_SPLIT)
 _MAX_SHOWN = 3
 
 
-def entry_of(record: Record, split: str, digest: bytes) -> Entry:
-    """Returns what is needed of a record to compare its image with all others.
+def entry_of(digest: bytes, label: int, split: str, name: str) -> Entry:
+    """Returns what is needed of an image to compare it with all others.
 
     Args:
-        record: The record.
+        digest: Of its pixels; the first byte is spread evenly.
+        label: Index into `models.features.CLASS_NAMES`.
         split: That it goes to.
-        digest: Of the image's pixels; its first byte is spread evenly.
+        name: For messages.
     """
-    name = record.source if isinstance(record.image, bytes) else f"{record.source}, record {record.index}"
-    return Entry(digest, record.label, f"{split}\n{name}".encode(errors="backslashreplace"))
+    return Entry(digest, label, f"{split}\n{name}".encode(errors="backslashreplace"))
 
 
 def count(entries: Iterable[Entry], splits: Sequence[str]) -> tuple[dict[str, int], list[str]]:

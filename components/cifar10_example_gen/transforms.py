@@ -19,7 +19,6 @@ from tfx.dsl.io import fileio
 from components.cifar10_example_gen import duplicates, examples, images, runs
 from components.cifar10_example_gen.errors import DataError
 from components.cifar10_example_gen.readers import sources
-from components.cifar10_example_gen.records import Record
 from components.cifar10_example_gen.runs import Entry, Section
 from models import features
 
@@ -31,8 +30,12 @@ PROBLEMS = "problems"
 SHARDS = 4
 """Files a split. Fixed, so that the same images always give the same files."""
 
+_CHECKED_AT_ONCE = 500
+"""Image files."""
+
 _Shard = tuple[str, int]
 _Counted = tuple[str, list[int]]
+_File = tuple[str, bytes, int, str]  # name, content, label, split
 
 _ALL_IMAGES: _Shard = ("", 0)
 """Of no split: what `duplicates` counts."""
@@ -48,39 +51,51 @@ class _ReadPart(beam.DoFn):
     def process(self, part: sources.Part) -> Iterator[tuple[_Shard, Section] | TaggedOutput]:
         collected: dict[_Shard, list[Entry]] = {}
         collected_bytes = 0
+        unchecked: list[_File] = []
         try:
             for record in sources.read(part):
-                try:
-                    entries = self._entries(record)
-                except DataError as error:
-                    yield TaggedOutput(PROBLEMS, str(error))
-                    continue
-                for shard, entry in entries.items():
-                    collected.setdefault(shard, []).append(entry)
-                    collected_bytes += entry.size
-                if collected_bytes >= runs.RUN_BYTES:
+                digest = examples.image_digest(record)
+                split = examples.split_of(record, digest, self._validation_fraction)
+                serialized = examples.example_of(record).SerializeToString(deterministic=True)
+                # The second half, since the first half is not spread evenly over the numbers within a split.
+                entry = Entry(digest[8:], record.label, serialized)
+                collected.setdefault((split, digest[8] % SHARDS), []).append(entry)
+                collected_bytes += entry.size
+                if isinstance(record.image, bytes):
+                    unchecked.append((record.source, record.image, record.label, split))
+                else:
+                    name = f"{record.source}, record {record.index}"
+                    image = duplicates.entry_of(digest, record.label, split, name)
+                    collected.setdefault(_ALL_IMAGES, []).append(image)
+                is_full = collected_bytes >= runs.RUN_BYTES
+                if is_full or len(unchecked) >= _CHECKED_AT_ONCE:
+                    yield from self._check(unchecked, collected)
+                if is_full:
                     yield from self._write(collected)
                     collected_bytes = 0
         except DataError as error:
             yield TaggedOutput(PROBLEMS, str(error))
+        yield from self._check(unchecked, collected)
         yield from self._write(collected)
+
+    def _check(self, files: list[_File], collected: dict[_Shard, list[Entry]]) -> Iterator[TaggedOutput]:
+        """Takes image files, collects what is to be compared, and yields what is wrong with them.
+
+        The examples of a wrong one are written: nobody will use them.
+        """
+        problems, digests = images.check_images([(name, data) for name, data, _, _ in files])
+        for problem in problems:
+            yield TaggedOutput(PROBLEMS, problem)
+        if not problems:
+            for digest, (name, _, label, split) in zip(digests, files, strict=True):
+                collected.setdefault(_ALL_IMAGES, []).append(duplicates.entry_of(digest, label, split, name))
+        files.clear()
 
     def _write(self, collected: dict[_Shard, list[Entry]]) -> Iterator[tuple[_Shard, Section] | TaggedOutput]:
         while collected:
             shard, entries = collected.popitem()
             section = runs.write_run(self._runs_uri, entries)
             yield TaggedOutput(IMAGES, section) if shard == _ALL_IMAGES else (shard, section)
-
-    def _entries(self, record: Record) -> dict[_Shard, Entry]:
-        digest = examples.image_digest(record)
-        split = examples.split_of(record, digest, self._validation_fraction)
-        of_pixels = images.check_image(record.source, record.image) if isinstance(record.image, bytes) else digest
-        serialized = examples.example_of(record).SerializeToString(deterministic=True)
-        # The second half of the digest, since the first half is not spread evenly over the numbers within a split.
-        return {
-            (split, digest[8] % SHARDS): Entry(digest[8:], record.label, serialized),
-            _ALL_IMAGES: duplicates.entry_of(record, split, of_pixels),
-        }
 
 
 class _WriteShard(beam.DoFn):

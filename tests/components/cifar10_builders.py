@@ -5,6 +5,7 @@ import stat
 import struct
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -74,6 +75,26 @@ def encoded(image: npt.NDArray[np.uint8], image_format: str) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, image_format)
     return buffer.getvalue()
+
+
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(
+    rows: bytes,
+    *,
+    width: int = 32,
+    height: int = 32,
+    depth: int = 8,
+    colour: int = 2,
+    interlaced: int = 0,
+    before: bytes = b"",
+) -> bytes:
+    """A PNG of filtered rows, with valid chunks and checksums whatever the rows are."""
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlaced))
+    pixels = png_chunk(b"IDAT", zlib.compress(rows))
+    return b"\x89PNG\r\n\x1a\n" + header + before + pixels + png_chunk(b"IEND", b"")
 
 
 def image_files(images_a_class: int = 5, *, seed: int = 0) -> dict[str, bytes]:

@@ -12,7 +12,6 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from components.cifar10_example_gen import duplicates, images
-from components.cifar10_example_gen.records import Record
 
 SPLITS = ["train", "validation", "test"]
 PIXELS = random_images(1, 7)[0]
@@ -28,7 +27,9 @@ NOTHING = {
 
 
 def digest(file: bytes) -> bytes:
-    return images.check_image("x", file)
+    problems, (found,) = images.check_images([("x", file)])
+    assert not problems
+    return found
 
 
 def saved(image: Image.Image, image_format: str, **options: object) -> bytes:
@@ -54,13 +55,12 @@ WITH_COMMENT = JPEG[:2] + b"\xff\xfe\x00\x06text" + JPEG[2:]  # a segment after 
         (encoded(PIXELS, "PNG"), saved(Image.fromarray(PIXELS), "PNG", compress_level=1)),
         (encoded(PIXELS, "PNG"), saved(Image.fromarray(PIXELS).convert("RGBA"), "PNG")),
         (JPEG, WITH_COMMENT),
-        (JPEG, encoded(np.asarray(Image.open(io.BytesIO(JPEG))), "PNG")),
         (
             saved(Image.fromarray(PIXELS).convert("P"), "PNG"),
             saved(Image.fromarray(PIXELS).convert("P").convert("RGB"), "PNG"),
         ),
     ],
-    ids=["text", "compression", "alpha", "comment", "PNG of the JPEG", "palette"],
+    ids=["text", "compression", "alpha", "comment", "palette"],
 )
 def test_a_picture_that_was_saved_again_is_the_same_image(file, again):
     assert file != again
@@ -109,11 +109,11 @@ def test_counts_are_those_of_a_plain_loop(records, step):
 
 def entry(record):
     split, image, label = record
-    return duplicates.entry_of(Record(split, f"{split}/{label}-{image}", 0, label, b""), split, bytes([image]))
+    return duplicates.entry_of(bytes([image]), label, split, f"{split}/{label}-{image}")
 
 
 def test_a_name_that_is_not_unicode_is_shown_all_the_same():
-    entries = [duplicates.entry_of(Record(s, f"{s}/\udce9.png", 0, 0, b""), s, b"1") for s in ("test", "train")]
+    entries = [duplicates.entry_of(b"1", 0, split, f"{split}/\udce9.png") for split in ("test", "train")]
     _, shown = duplicates.count(entries, ["train", "test"])
     assert shown == [r"test/\udce9.png is also train/\udce9.png"]
 

@@ -15,6 +15,7 @@ from cifar10_builders import (
     batch_files,
     encoded,
     image_files,
+    png,
     random_images,
     write_folder,
     write_tar,
@@ -305,8 +306,15 @@ def test_all_broken_images_are_named_at_once(tmp_path):
     lines = str(refusal.value).splitlines()
     assert lines[0].endswith("images.zip: 13 problems, the first 10:")
     assert lines[1].startswith("test/dog/empty.jpg: the image file is empty")
-    assert lines[2].startswith("train/cat/broken-00.png: not a PNG or JPEG that decodes")
+    assert lines[2].startswith("train/cat/broken-00.png: not a PNG or JPEG, but a file that begins")
     assert len(lines) == 11
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_png_that_only_tensorflow_refuses_is_named(tmp_path, split):
+    files = image_files() | {f"{split}/cat/short.png": png((b"\0" + bytes(96)) * 31)}
+    with pytest.raises(DataError, match=rf"/images: {split}/cat/short\.png: TensorFlow, .*cannot decode this PNG"):
+        generate(write_folder(tmp_path / "images", files), tmp_path / "examples")
 
 
 def test_an_error_while_reading_arrives_as_it_was_raised(tmp_path):
