@@ -103,6 +103,10 @@ def _print_run(summary: Summary, results: Results) -> None:
     out.print(
         f"[bold]{_name(summary)}[/bold] on {summary.data}, {results.num_examples:,} test images: {summary.verdict}"
     )
+    if summary.test_overlap:
+        out.print(
+            f"[yellow]{summary.test_overlap:,} of the test images are training or validation images as well.[/yellow]"
+        )
     out.print("   ".join(f"{name} {terminal.number(results.metrics.get(name))}" for name in OVERALL))
     columns = {"class": "left", "images": "right", **dict.fromkeys(BY_CLASS, "right"), "taken for": "wrap"}
     table = terminal.table(columns)

@@ -121,6 +121,7 @@ def read_verdict(evaluator: Execution) -> Verdict:
         reason = evaluation.properties.get(results.NOT_COMPARED_PROPERTY, results.NO_BASELINE)
         checks.append(f"–   {reason}; accuracy_tolerance does not apply")
     checks.append(_check(f"recall of the worst class, {worst.class_name},", worst, "class_recall_floor"))
+    checks += [f"–   {weak}" for weak in results.weak_bounds(found)]
     return Verdict(found.blessed, found.accuracy, tuple(checks))
 
 

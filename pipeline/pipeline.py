@@ -65,7 +65,12 @@ def create_pipeline(
       A TFX pipeline named `settings.pipeline_name`.
     """
     example_gen = versioned(
-        Cifar10ExampleGen(data=data, validation_fraction=settings.validation_fraction, download=download),
+        Cifar10ExampleGen(
+            data=data,
+            validation_fraction=settings.validation_fraction,
+            download=download,
+            max_test_overlap=settings.max_test_overlap,
+        ),
         source_digest("components.cifar10_example_gen"),
     )
     examples = example_gen.outputs["examples"]

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from components.cifar10_example_gen import duplicates
 from components.model_report.contents import REPORT_FILE
 from components.model_report.lineage import Execution
 from models import features
@@ -71,10 +72,13 @@ def _verdict(run: Mapping[str, Execution]) -> list[str]:
     verdict = evaluation.read_verdict(run["Evaluator"])
     serving_blessed, serving_checks = _serving_verdict(run)
     blessed = verdict.blessed and serving_blessed
-    return [
+    lines = [
         f"Test accuracy {verdict.accuracy:.4f}   gate: {'BLESSED' if blessed else 'NOT BLESSED'}",
         *(f"  {check}" for check in (*verdict.checks, *serving_checks)),
     ]
+    if overlap := duplicates.overlap_note(run["Cifar10ExampleGen"].outputs["examples"].properties):
+        lines.append(f"  –   {overlap}: the accuracy counts them")
+    return lines
 
 
 def _serving_verdict(run: Mapping[str, Execution]) -> tuple[bool, list[str]]:
@@ -102,7 +106,8 @@ def _nothing_to_say(run: Execution) -> str:
 def _examples(run: Execution) -> str:
     counts = run.outputs["examples"].properties
     splits = (features.TRAIN_SPLIT, features.VALIDATION_SPLIT, features.TEST_SPLIT)
-    return " · ".join(f"{s} {counts[f'{s}_examples']:,}" for s in splits if f"{s}_examples" in counts)
+    produced = " · ".join(f"{s} {counts[f'{s}_examples']:,}" for s in splits if f"{s}_examples" in counts)
+    return "\n  –   ".join([produced, *duplicates.notes(counts)])
 
 
 def _pretraining(run: Execution) -> str:

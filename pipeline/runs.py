@@ -41,6 +41,7 @@ class Summary:
         seconds: from the first component's start to the last one's end.
         data: name of the archive or folder that the images came from; empty where the run did not get that far.
         num_examples: images of all splits; 0 where the run did not get that far.
+        test_overlap: test images that are in train or validation as well; 0 also where nobody counted.
         accuracy: on the test split, in [0, 1]; None where nothing was evaluated or it was not recorded.
         verdict: `blessed` or `not blessed (<who refused>)`, with `, report failed` or `, report interrupted` where that
             is so; else `failed in <component>`, `interrupted in <component>` or `under way: <component>`.
@@ -55,6 +56,7 @@ class Summary:
     seconds: float
     data: str
     num_examples: int
+    test_overlap: int
     accuracy: float | None
     verdict: str
     version: str
@@ -173,6 +175,7 @@ def summarize(profile: str, run: Run, under_way: bool = False) -> Summary:
         seconds=run.seconds,
         data=PurePosixPath(data_path(run)).name,
         num_examples=sum(count for name, count in counts.items() if name.endswith("_examples")),
+        test_overlap=counts.get("test_overlap", 0),
         accuracy=evaluation.properties.get("accuracy") if evaluation else None,
         verdict=verdict(run, under_way),
         version=pushed_version(run),

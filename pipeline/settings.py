@@ -60,6 +60,12 @@ class Settings:
     validation_fraction: float = 0.1
     """Part of the training images held out, in [0, 1). 0 trains on all of them and validates on the test split."""
 
+    max_test_overlap: float = 0.01
+    """Largest share of the test images that may be training or validation images as well, in [0, 1].
+
+    Above it the run stops before training. 1 never stops it; what was found is said all the same.
+    """
+
     pretraining_epochs: int = 0
     """Passes over the training images without their labels, before training. 0: no pre-training.
 
@@ -133,7 +139,7 @@ class Settings:
                 "multiple of 4: a batch holds each of its images in four rotations."
             )
         self._check("label_fraction", 0 < self.label_fraction <= 1, "in (0, 1]")
-        for name in ("accuracy_floor", "accuracy_tolerance", "class_recall_floor"):
+        for name in ("max_test_overlap", "accuracy_floor", "accuracy_tolerance", "class_recall_floor"):
             self._check(name, 0 <= getattr(self, name) <= 1, "in [0, 1]")
         allowed = f"one of {', '.join(SERVING_VALIDATIONS)}"
         self._check("serving_validation", self.serving_validation in SERVING_VALIDATIONS, allowed)

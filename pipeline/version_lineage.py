@@ -108,6 +108,7 @@ def describe(profile: str, provenance: Provenance) -> dict[str, Any]:
 
 
 def _data(example_gen: Execution) -> dict[str, Any]:
+    from components.cifar10_example_gen import duplicates
     from pipeline import runs
 
     settings = runs.example_gen_settings(example_gen)
@@ -118,6 +119,7 @@ def _data(example_gen: Execution) -> dict[str, Any]:
         "sha256": found.get("data_sha256"),
         "fingerprint": found.get("input_fingerprint"),  # a folder has no digest: sizes and times of its files
         **dict(sorted(counts.items())),
+        duplicates.TEST_OVERLAP: found.get(duplicates.TEST_OVERLAP),
         "validation_fraction": settings.get("validation_fraction"),
     }
 

@@ -23,15 +23,17 @@ class Cifar10ExampleGen(example_gen.FileBasedExampleGen):
 
     The output `examples` holds tf.Example{image: bytes [1], a PNG or JPEG file; label: int64 [1], 0 to 9} in gzipped
     TFRecords, in the splits train, validation (not when `validation_fraction` is 0) and test. The artifact has the
-    custom properties `train_examples`, `validation_examples`, `test_examples` (int) and, where the data is a single
-    file, `data_sha256`. The same images give the same files, byte for byte, in whatever order and on whatever runner
-    they are read.
+    custom properties `train_examples`, `validation_examples`, `test_examples` (int), the counts of images that
+    `duplicates` names (int) and, where the data is a single file, `data_sha256`. The same images give the same files,
+    byte for byte, in whatever order and on whatever runner they are read.
     """
 
     DRIVER_CLASS = driver.Driver
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(executor.Executor)
 
-    def __init__(self, data: str, validation_fraction: float = 0.1, download: bool = False) -> None:
+    def __init__(
+        self, data: str, validation_fraction: float = 0.1, download: bool = False, max_test_overlap: float = 0.01
+    ) -> None:
         """Constructs the component. The data need not be in reach here; it is looked at when the component runs.
 
         Args:
@@ -41,13 +43,17 @@ class Cifar10ExampleGen(example_gen.FileBasedExampleGen):
             validation_fraction: Share of the training images that is held out as the split validation, in [0, 1).
             download: Whether CIFAR-10's official archive is fetched to `data` where there is nothing yet. For machines
                 that are out of reach here; `data` is then a local path there with the archive's own name.
+            max_test_overlap: Largest share of the test images that may be in train or validation as well, in [0, 1].
 
         Raises:
             DataError: The path has a character that TFX would take for a file pattern, or is not UTF-8.
-            ValueError: `validation_fraction` is not in [0, 1), or `data` has another name than what is downloaded.
+            ValueError: `validation_fraction` is not in [0, 1), `max_test_overlap` not in [0, 1], or `data` has another
+                name than what is downloaded.
         """
         if not 0 <= validation_fraction < 1:
             raise ValueError(f"validation_fraction is {validation_fraction}, expected 0 <= validation_fraction < 1.")
+        if not 0 <= max_test_overlap <= 1:
+            raise ValueError(f"max_test_overlap is {max_test_overlap}, expected 0 <= max_test_overlap <= 1.")
         if download and os.path.basename(data) != ARCHIVE_NAME:
             raise ValueError(f"data is {data!r}; what is downloaded there has to be named {ARCHIVE_NAME}.")
         if any(character in data for character in _GLOB_CHARACTERS):
@@ -64,7 +70,13 @@ class Cifar10ExampleGen(example_gen.FileBasedExampleGen):
             ) from None
         base, patterns = _input_files(path)
         settings = struct_pb2.Struct()
-        settings.update({executor.DATA_KEY: path, executor.VALIDATION_FRACTION_KEY: validation_fraction})
+        settings.update(
+            {
+                executor.DATA_KEY: path,
+                executor.VALIDATION_FRACTION_KEY: validation_fraction,
+                executor.MAX_TEST_OVERLAP_KEY: max_test_overlap,  # a run under a lower bound is checked again
+            }
+        )
         if download:  # absent otherwise: a run on data at hand keeps its cache key
             settings.update({executor.DOWNLOAD_KEY: True})
         custom_config = example_gen_pb2.CustomConfig()

@@ -34,7 +34,7 @@ def split_of(record: Record, digest: bytes, validation_fraction: float) -> str:
 
 
 def example_of(record: Record) -> tf.train.Example:
-    """Returns the tf.Example of a record. An image file goes in as it is: see `images.find_problems`."""
+    """Returns the tf.Example of a record. An image file goes in as it is: see `images.check_images`."""
     encoded = record.image if isinstance(record.image, bytes) else images.png_from_pixels(record.image)
     return tf.train.Example(
         features=tf.train.Features(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import posixpath
 from pathlib import Path
 from typing import Any
@@ -17,20 +18,18 @@ from tfx.proto import example_gen_pb2
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import proto_utils
 
-from components.cifar10_example_gen import download, examples, published, transforms
+from components.cifar10_example_gen import download, duplicates, examples, published, transforms
 from components.cifar10_example_gen.errors import DataError
 from components.cifar10_example_gen.readers import sources
 from models import features
 
 DATA_KEY = "data"
 VALIDATION_FRACTION_KEY = "validation_fraction"
+MAX_TEST_OVERLAP_KEY = "max_test_overlap"
 DOWNLOAD_KEY = "download"
 
 EXAMPLES_PROPERTY = "{split}_examples"
 """Custom property (int) of the examples artifact: number of examples in a split."""
-
-DISTINCT_IMAGES_PROPERTY = "{split}_distinct_images"
-"""Custom property (int) of the examples artifact: number of different images in a split."""
 
 DATA_SHA256_PROPERTY = "data_sha256"
 """Custom property (str) of the examples artifact: digest of the archive; absent for a folder."""
@@ -55,7 +54,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             input_dict: Not used.
             output_dict: `examples`, one artifact.
             exec_properties: `custom_config`, JSON of a CustomConfig that packs a Struct with data,
-                validation_fraction and, where the official archive may be fetched, download.
+                validation_fraction, max_test_overlap and, where the official archive may be fetched, download.
 
         Raises:
             DataError: The data cannot be used; the message says why.
@@ -82,12 +81,13 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         with fileio.open(report_path, "r") as file:
             report = json.load(file)
         _check_report(path, report, splits)
+        _check_overlap(path, report, float(settings[MAX_TEST_OVERLAP_KEY]))
 
         output.split_names = artifact_utils.encode_split_names(splits)
         for split in splits:
             output.set_int_custom_property(EXAMPLES_PROPERTY.format(split=split), sum(report[transforms.COUNTS][split]))
-            distinct = report[transforms.DISTINCT_IMAGES][split]
-            output.set_int_custom_property(DISTINCT_IMAGES_PROPERTY.format(split=split), distinct)
+        for name, number in report[transforms.IMAGES].items():  # as `duplicates` names them
+            output.set_int_custom_property(name, number)
         examples_utils.set_payload_format(output, example_gen_pb2.PayloadFormat.FORMAT_TF_EXAMPLE)
         examples_utils.set_file_format(
             output, write_split.to_file_format_str(example_gen_pb2.FileFormat.FORMAT_TFRECORDS_GZIP)
@@ -117,6 +117,20 @@ def _check_report(path: str, report: dict[str, Any], splits: list[str]) -> None:
         missing = [name for name, count in zip(features.CLASS_NAMES, counts, strict=True) if not count]
         if missing:
             raise DataError(f"{path}: split {split!r} has no image of {', '.join(missing)}. {_advice(split)}")
+
+
+def _check_overlap(path: str, report: dict[str, Any], max_test_overlap: float) -> None:
+    """Raises DataError where more test images than this share of them are in train or validation as well."""
+    test = sum(report[transforms.COUNTS][features.TEST_SPLIT])
+    overlap = report[transforms.IMAGES][duplicates.TEST_OVERLAP]
+    if overlap / test > max_test_overlap:
+        raise DataError(
+            f"{path}: {overlap:,} of {test:,} test images are also in train or validation, by their pixels; "
+            f"max_test_overlap is {max_test_overlap:g}, which allows {math.floor(max_test_overlap * test + 1e-6):,}. "
+            f"The first: {'; '.join(report[transforms.OVERLAP])}. The test accuracy would be of images that the model "
+            "has seen. Remove them from test or from train; to go on all the same, set ALEXNET_MAX_TEST_OVERLAP="
+            f"{math.ceil(1e4 * overlap / test) / 1e4:g}."
+        )
 
 
 def _advice(split: str) -> str:

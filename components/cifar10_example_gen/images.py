@@ -56,23 +56,25 @@ def png_from_pixels(pixels: npt.NDArray[np.uint8]) -> bytes:
 
 
 def check_image(name: str, data: bytes) -> None:
-    """Checks one image file; see `find_problems`.
+    """Checks one image file; see `check_images`.
 
     Raises:
         DataError: It cannot be used.
     """
-    for problem in find_problems([(name, data)]):
+    problems, _ = check_images([(name, data)])
+    for problem in problems:
         raise DataError(problem)
 
 
-def find_problems(files: Sequence[tuple[str, bytes]]) -> list[str]:
+def check_images(files: Sequence[tuple[str, bytes]]) -> tuple[list[str], list[bytes]]:
     """Decodes image files with the decoder of training and serving, to be sure that every later component can.
 
     Args:
         files: Names, for messages, and contents. Hundreds at once take half the time of each alone.
 
     Returns:
-        A message for each file that is empty, too large, not a PNG or JPEG, or does not decode.
+        A message for each file that is empty, too large, not a PNG or JPEG, or does not decode; and, where there is no
+        such file, a digest of the size and the RGB pixels of each. Its first byte is spread evenly.
     """
     problems, readable = [], []
     for name, data in files:
@@ -84,35 +86,41 @@ def find_problems(files: Sequence[tuple[str, bytes]]) -> list[str]:
             problems.append(f"{name}: not a PNG or JPEG, but {_format_of(data)}. Convert, replace or remove it.")
         else:
             readable.append((name, data))
-    return problems + _find_undecodable(readable)
+    undecodable, digests = _find_undecodable(readable)
+    return problems + undecodable, digests
 
 
-def _find_undecodable(files: Sequence[tuple[str, bytes]]) -> list[str]:
-    """As `find_problems`, of files that begin like a PNG or JPEG."""
+def _find_undecodable(files: Sequence[tuple[str, bytes]]) -> tuple[list[str], list[bytes]]:
+    """As `check_images`, of files that begin like a PNG or JPEG."""
     if not files:
-        return []
+        return [], []
     try:
-        sizes = _decode_all(tf.constant([data for _, data in files])).numpy().tolist()
+        found = _decode_all(tf.constant([data for _, data in files])).numpy()
     except tf.errors.OpError:
         if len(files) > 1:  # the error does not say which
             middle = len(files) // 2
-            return _find_undecodable(files[:middle]) + _find_undecodable(files[middle:])
+            return _find_undecodable(files[:middle])[0] + _find_undecodable(files[middle:])[0], []
         ((name, data),) = files
         kind = "PNG" if data.startswith(_PNG) else "JPEG"
         return [
             f"{name}: TensorFlow, which decodes for training and serving, cannot decode this {kind} of {len(data)} "
             "bytes: it is damaged, incomplete or of a rare kind. Save it anew in an image editor or remove it."
-        ]
-    return [
+        ], []
+    too_large = [
         f"{name}: has {width}x{height} pixels, expected at most {MAX_IMAGE_PIXELS}. Make it smaller."
-        for (name, _), (height, width) in zip(files, sizes, strict=True)
+        for (name, _), (_, height, width) in zip(files, found.tolist(), strict=True)
         if height * width > MAX_IMAGE_PIXELS
     ]
+    return too_large, [row.tobytes() for row in found]
 
 
 @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
 def _decode_all(encoded: tf.Tensor) -> tf.Tensor:
-    """Decodes PNG and JPEG files, string [N], that have not too many pixels; the heights and widths, int64 [N, 2]."""
+    """Decodes PNG and JPEG files, string [N], that have not too many pixels.
+
+    Returns:
+        int64 [N, 3]: a fingerprint of the pixels, height, width.
+    """
 
     def decode(file: tf.Tensor) -> tf.Tensor:
         # Before decoding, since a few bytes can claim gigabytes. Bytes 16 to 23 of a PNG are its width and height.
@@ -124,10 +132,10 @@ def _decode_all(encoded: tf.Tensor) -> tf.Tensor:
         size = tf.cast(size, tf.int64)
         is_allowed = tf.reduce_prod(size) <= MAX_IMAGE_PIXELS
         decoded = tf.cond(is_allowed, lambda: decoding.decode(file), lambda: tf.zeros([0, 0, 0], tf.uint8))
-        with tf.control_dependencies([decoded]):
-            return tf.identity(size)
+        fingerprint = tf.fingerprint(tf.reshape(decoded, [1, tf.size(decoded)]))
+        return tf.concat([tf.bitcast(fingerprint, tf.int64), size], axis=0)
 
-    return tf.map_fn(decode, encoded, fn_output_signature=tf.TensorSpec([2], tf.int64), parallel_iterations=2)
+    return tf.map_fn(decode, encoded, fn_output_signature=tf.TensorSpec([3], tf.int64), parallel_iterations=2)
 
 
 def _format_of(data: bytes) -> str:

@@ -16,32 +16,40 @@ from typing import NamedTuple
 from tfx.dsl.io import fileio
 
 RUN_BYTES = 32 * 2**20
-"""Serialized examples that a reader collects before it writes them."""
+"""Entries that a reader collects before it writes them."""
 
 PIECE_BYTES = 32 * 2**20
-"""Serialized examples that are sorted at once when an output file is written; a single bin may be larger."""
+"""Entries that are sorted at once when an output file is written; a single bin may be larger."""
+
+ENTRY_BYTES = 200
+"""Memory that an entry takes beside its payload: Python objects."""
 
 NUM_BINS = 64
 """Pieces of a run can begin at each of so many places in an output file's order."""
 
 
 class Entry(NamedTuple):
-    """A serialized example.
+    """A serialized example, or what `duplicates` wants to know of one.
 
     Attributes:
         digest: What output files are ordered by; its first byte is spread evenly.
         label: Index into `models.features.CLASS_NAMES`.
-        serialized: The tf.Example.
+        payload: The serialized tf.Example, or the split and the name of an image.
     """
 
     digest: bytes
     label: int
-    serialized: bytes
+    payload: bytes
 
     @property
     def bin(self) -> int:
         """The bin that it is in, in [0, NUM_BINS): bins are in the order of the digests."""
         return self.digest[0] * NUM_BINS // 256
+
+    @property
+    def size(self) -> int:
+        """Memory, in bytes, about."""
+        return len(self.payload) + ENTRY_BYTES
 
 
 class Section(NamedTuple):
@@ -50,7 +58,7 @@ class Section(NamedTuple):
     Attributes:
         path: Of the run.
         offsets: In bytes: bin i is from offsets[i] to offsets[i + 1]. NUM_BINS + 1 of them.
-        sizes: Bytes of the serialized examples in each bin.
+        sizes: Bytes of memory that the entries in each bin take.
     """
 
     path: str
@@ -77,7 +85,7 @@ def write_run(folder: str, entries: Iterable[Entry]) -> Section:
             content = pickle.dumps([tuple(entry) for entry in members]) if members else b""
             file.write(content)
             offsets.append(offsets[-1] + len(content))
-    sizes = tuple(sum(len(entry.serialized) for entry in members) for members in bins)
+    sizes = tuple(sum(entry.size for entry in members) for members in bins)
     return Section(path, tuple(offsets), sizes)
 
 

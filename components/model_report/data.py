@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from models import features
@@ -24,6 +25,7 @@ class SplitStatistics:
         missing_images: Examples without an image; None where the statistics leave images out, as for the next two.
         distinct_images: Number of different images; None where nobody counted them.
         mean_image_bytes: Mean size of an image file, in bytes.
+        also_in: Number of examples whose image is in another split as well, by that split; empty where nobody counted.
     """
 
     examples: int
@@ -32,6 +34,7 @@ class SplitStatistics:
     missing_images: int | None = None
     distinct_images: int | None = None
     mean_image_bytes: float | None = None
+    also_in: Mapping[str, int] = field(default_factory=dict)
 
 
 def split_statistics(statistics: DatasetFeatureStatisticsList) -> SplitStatistics:

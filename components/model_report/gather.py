@@ -20,7 +20,7 @@ from tfx.dsl.io import fileio
 from tfx.types import Artifact, artifact_utils
 from tfx.utils import io_utils, path_utils
 
-from components.cifar10_example_gen.executor import DISTINCT_IMAGES_PROPERTY
+from components.cifar10_example_gen.duplicates import DISTINCT_IMAGES, IMAGES_IN_OTHER
 from components.example_validator.executor import describe, read_anomalies
 from components.model_report import gallery, lineage, predictions, results
 from components.model_report.contents import ComponentTime, Contents, Push, ServingCheck, Source
@@ -111,7 +111,12 @@ def gather(
         statistics={
             split: dataclasses.replace(
                 split_statistics(stats_artifact_utils.load_statistics(one["statistics"], split).proto()),
-                distinct_images=_distinct_images(one["examples"], split),
+                distinct_images=_count(one["examples"], DISTINCT_IMAGES.format(split=split)),
+                also_in={
+                    other: number
+                    for other in (features.TRAIN_SPLIT, features.VALIDATION_SPLIT)
+                    if (number := _count(one["examples"], IMAGES_IN_OTHER.format(split=split, other=other))) is not None
+                },
             )
             for split in _in_usual_order(artifact_utils.decode_split_names(one["statistics"].split_names))
         },
@@ -193,9 +198,8 @@ def _in_usual_order(splits: Sequence[str]) -> list[str]:
     return [split for split in usual if split in splits]
 
 
-def _distinct_images(examples: Artifact, split: str) -> int | None:
-    """As ExampleGen has counted them; None for examples from before it did."""
-    name = DISTINCT_IMAGES_PROPERTY.format(split=split)
+def _count(examples: Artifact, name: str) -> int | None:
+    """As ExampleGen has counted; None for examples from before it did."""
     return examples.get_int_custom_property(name) if examples.has_custom_property(name) else None
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from components.cifar10_example_gen import duplicates
 from components.model_report import calibration, figures, results
 from components.model_report.contents import Contents
 from components.model_report.predictions import Predictions, accuracy_interval, flips
@@ -154,6 +155,7 @@ def render_html(contents: Contents, charts: Mapping[str, Chart]) -> str:
     }
     found = contents.predictions
     bins = calibration.reliability_bins(found.confidence, found.correct)
+    examples = next((source.properties for source in contents.sources if source.key == "examples"), {})
     return environment.get_template("page.html").render(
         contents=contents,
         charts=charts,
@@ -161,10 +163,11 @@ def render_html(contents: Contents, charts: Mapping[str, Chart]) -> str:
         num_weights=found.num_weights,
         num_mistakes=int((~found.correct).sum()),
         guessing_loss=math.log(features.NUM_CLASSES),
-        data_sha256=next(
-            (source.properties.get("data_sha256") for source in contents.sources if source.key == "examples"), None
-        ),
+        data_sha256=examples.get("data_sha256"),
+        test_overlap=examples.get(duplicates.TEST_OVERLAP),
+        duplicates=duplicates.notes(examples),
         bounds=_bounds(contents.results),
+        weak_bounds=results.weak_bounds(contents.results),
         interval=accuracy_interval(int(found.correct.sum()), len(found.correct)),
         classes=_class_rows(contents),
         bins=bins,

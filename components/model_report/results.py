@@ -166,6 +166,30 @@ def _model_names(evaluation_uri: str) -> list[str]:
         return [spec.get("name", "") for spec in json.load(file)["evalConfig"]["modelSpecs"]]
 
 
+def weak_bounds(found: Results) -> list[str]:
+    """Says, a line each, which bounds of the gate ask for next to nothing: near chance, or none of a class's images.
+
+    Chance is what one and the same answer to all images reaches: the share of the most frequent class.
+    """
+    images = found.confusion.sum(axis=1)
+    most = int(images.argmax())
+    chance = float(images[most] / images.sum())
+    lines = []
+    for bound in found.thresholds:
+        near_chance = bound.bound < chance + (1 - chance) / 10
+        if bound.metric == "accuracy" and bound.kind == VALUE and not bound.class_name and near_chance:
+            near = "near" if bound.bound >= chance else "below"
+            lines.append(
+                f"accuracy_floor is {bound.bound:g}, {near} chance: "
+                f"answering {found.class_names[most]} every time reaches {chance:.4f}"
+            )
+    never = [t.class_name for t in found.thresholds if t.class_name and t.bound == t.value == 0]
+    if never:
+        verb = "is" if len(never) == 1 else "are"
+        lines.append(f"class_recall_floor is 0: {', '.join(never)} {verb} never recognized, and the gate does not mind")
+    return lines
+
+
 def _class_names(config: Any) -> tuple[str, ...]:
     """The classes that an evaluation was configured for: it measures the recall of each under its name."""
     metrics = itertools.chain.from_iterable(spec.metrics for spec in config.metrics_specs)

@@ -2,6 +2,7 @@ import io
 import json
 import os
 import random
+import re
 from collections import Counter
 from pathlib import Path
 from unittest.mock import Mock
@@ -29,7 +30,7 @@ from tfx.orchestration import metadata, pipeline
 from tfx.orchestration.local import local_dag_runner
 from tfx.types import artifact_utils, standard_artifacts
 
-from components.cifar10_example_gen import download, driver, examples, executor, runs
+from components.cifar10_example_gen import download, driver, duplicates, examples, executor, runs
 from components.cifar10_example_gen.component import Cifar10ExampleGen
 from components.cifar10_example_gen.errors import DataError
 from components.cifar10_example_gen.readers import sources
@@ -39,9 +40,9 @@ from models import features
 FRACTION = 0.5
 
 
-def generate(data, folder, validation_fraction=FRACTION):
+def generate(data, folder, validation_fraction=FRACTION, max_test_overlap=0.01):
     """Runs the executor on Beam's direct runner; returns the artifact."""
-    component = Cifar10ExampleGen(str(data), validation_fraction)
+    component = Cifar10ExampleGen(str(data), validation_fraction, max_test_overlap=max_test_overlap)
     examples = standard_artifacts.Examples()
     examples.uri = str(folder)
     executor.Executor().Do({}, {"examples": [examples]}, dict(component.exec_properties))
@@ -185,6 +186,48 @@ def test_an_image_that_is_there_twice_is_counted_once(tmp_path):
     assert examples.get_int_custom_property("train_distinct_images") == number - len(copied)
 
 
+def with_test_images_in_train(count):
+    """A tree of 200 train and 10 test images, and copies in train of as many of the test images."""
+    files = image_files(images_a_class=20)
+    names = sorted(name for name in files if name.startswith("test/"))[:count]
+    return files | {f"train/{name.split('/')[1]}/copy.png": files[name] for name in names}
+
+
+def test_test_images_that_are_training_images_end_it_with_both_numbers_and_what_to_do(tmp_path):
+    data = write_folder(tmp_path / "tree", with_test_images_in_train(10))
+    with pytest.raises(DataError) as refusal:
+        generate(data, tmp_path / "examples")
+    message = str(refusal.value)
+    assert message.startswith(f"{data}: 10 of 10 test images are also in train or validation")
+    assert "max_test_overlap is 0.01, which allows 0." in message
+    for class_name in ("airplane", "automobile", "bird", "cat", "deer"):  # three of those, with both names
+        message = message.replace(f"test/{class_name}/0000.png is also train/{class_name}/copy.png", "pair")
+    assert "; " in message
+    assert message.endswith("to go on all the same, set ALEXNET_MAX_TEST_OVERLAP=1.")
+    examples = generate(data, tmp_path / "allowed", max_test_overlap=1)
+    counts = {name: examples.get_int_custom_property(f"test_{name}") for name in ("images_in_train", "overlap")}
+    in_validation = examples.get_int_custom_property("test_images_in_validation")
+    assert counts["overlap"] == counts["images_in_train"] + in_validation == 10
+    assert counts["images_in_train"] > 0 < in_validation
+
+
+def test_the_share_that_is_allowed_is_still_allowed(tmp_path):
+    data = write_zip(tmp_path / "images.zip", with_test_images_in_train(3))
+    examples = generate(data, tmp_path / "1", max_test_overlap=0.3)
+    assert examples.get_int_custom_property("test_overlap") == 3
+    with pytest.raises(DataError, match=r"3 of 10 .* allows 2\..* set ALEXNET_MAX_TEST_OVERLAP=0\.3\.$"):
+        generate(data, tmp_path / "2", max_test_overlap=0.29)
+
+
+def test_overlap_is_found_between_batches_too_and_named_by_record(tmp_path):
+    files = batch_files("binary")
+    files["test_batch.bin"] = files["data_batch_2.bin"]
+    data = write_tar(tmp_path / "batches.tar.gz", files)
+    with pytest.raises(DataError, match="30 of 30 test images") as refusal:
+        generate(data, tmp_path / "1", validation_fraction=0)
+    assert re.search(r"test_batch\.bin, record (\d+) is also data_batch_2\.bin, record \1[;.]", str(refusal.value))
+
+
 def test_without_validation_there_is_no_such_split(batches_folder, tmp_path):
     examples = generate(batches_folder, tmp_path, validation_fraction=0)
     assert artifact_utils.decode_split_names(examples.split_names) == ["train", "test"]
@@ -206,6 +249,7 @@ def test_the_bundled_sample(tmp_path):
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["counts"]["train"] == [counts["train"][name] for name in features.CLASS_NAMES]
     assert report["problems"] == []
+    assert duplicates.notes({**report["images"], **{f"{s}_examples": counts[s].total() for s in counts}}) == []
 
 
 @given(seed=st.integers(0, 2**32), label=st.integers(0, 9), other_label=st.integers(0, 9))
@@ -302,6 +346,12 @@ def test_fractions_that_make_no_sense(fraction):
         Cifar10ExampleGen("data.zip", fraction)
 
 
+@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
+def test_overlaps_that_make_no_sense(share):
+    with pytest.raises(ValueError, match="expected 0 <= max_test_overlap <= 1"):
+        Cifar10ExampleGen("data.zip", max_test_overlap=share)
+
+
 @pytest.mark.parametrize("data", ["data/*.zip", "cifar[1].tar.gz", "{SPAN}/x.zip"])
 def test_paths_that_tfx_would_take_for_patterns(data):
     with pytest.raises(DataError, match="which TFX takes for a pattern"):
@@ -328,6 +378,7 @@ def test_parameters_are_deterministic():
     assert first == again
     assert first != Cifar10ExampleGen("x.zip", 0.2).exec_properties
     assert first != Cifar10ExampleGen("y.zip", 0.1).exec_properties
+    assert first != Cifar10ExampleGen("x.zip", 0.1, max_test_overlap=0.02).exec_properties
 
 
 class _Runs:
@@ -385,7 +436,7 @@ def test_tfx_runs_on_names_that_are_not_utf8_and_again_when_one_changed(tmp_path
     os.utime(named, (1e9, 1e9))
     assert runs.run(data) == "run"
     named.write_bytes(b"not an image")
-    with pytest.raises(DataError, match=r"mine/train/cat/caf\\xe9\.png: not a PNG or JPEG that decodes"):
+    with pytest.raises(DataError, match=r"mine/train/cat/caf\\xe9\.png: not a PNG or JPEG, but a file that begins"):
         runs.run(data)
 
 

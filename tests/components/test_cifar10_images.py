@@ -81,7 +81,7 @@ ZOO = zoo()
 
 
 def is_accepted(data):
-    return not images.find_problems([("x.png", data)])
+    return not images.check_images([("x.png", data)])[0]
 
 
 def decodes(data):
@@ -135,8 +135,8 @@ def test_every_bad_file_among_many_is_named():
     }
     for number, data in bad.items():
         files[number] = (str(number), data)
-    assert {int(problem.split(":")[0]) for problem in images.find_problems(files)} == set(bad)
-    assert images.find_problems([]) == []
+    assert {int(problem.split(":")[0]) for problem in images.check_images(files)[0]} == set(bad)
+    assert images.check_images([]) == ([], [])
 
 
 def test_an_empty_image():
@@ -172,7 +172,7 @@ def test_another_format(image_format):
     ],
 )
 def test_no_image(data, words):
-    assert images.find_problems([("x.jpg", data)]) == [
+    assert images.check_images([("x.jpg", data)])[0] == [
         f"x.jpg: not a PNG or JPEG, but {words}. Convert, replace or remove it."
     ]
 
@@ -203,7 +203,7 @@ def test_an_image_file_that_is_too_large():
 def test_damaged_images_are_accepted_where_they_decode(original, position, replacement):
     position %= len(original) + 1
     data = original[:position] + replacement + original[position + len(replacement) :]
-    (problem,) = images.find_problems([("x.png", data)]) or [""]
+    (problem,) = images.check_images([("x.png", data)])[0] or [""]
     assert "pixels" in problem or (not problem) == (data.startswith((b"\x89PNG", b"\xff\xd8")) and decodes(data))
 
 

@@ -38,8 +38,9 @@ def test_the_order_is_also_that_of_equal_digests():
 
 def test_no_more_than_a_piece_is_read_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     entries = some_entries(2_000)
-    sections = [runs.write_run(str(tmp_path), entries[i::4]) for i in range(4)]
     monkeypatch.setattr(runs, "PIECE_BYTES", 20_000)
+    monkeypatch.setattr(runs, "ENTRY_BYTES", 10)
+    sections = [runs.write_run(str(tmp_path), entries[i::4]) for i in range(4)]
     pieces: list[tuple[int, int]] = []
     find_end = runs._end_of_piece
 
@@ -53,7 +54,7 @@ def test_no_more_than_a_piece_is_read_at_once(tmp_path: Path, monkeypatch: pytes
     assert [first for first, _ in pieces] == [0, *(last for _, last in pieces[:-1])]
     assert pieces[-1][1] == runs.NUM_BINS
     sizes = [sum(sum(section.sizes[first:last]) for section in sections) for first, last in pieces]
-    assert sum(sizes) == 200_000
+    assert sum(sizes) == 2_000 * (100 + 10)
     assert max(sizes) <= 20_000
 
 

@@ -188,6 +188,50 @@ def test_without_a_validation_split_it_warns_of_the_test_split(charts):
     assert "examples/validation" not in shown.values
 
 
+def test_images_that_are_there_more_than_once_are_counted_among_the_data_and_in_the_model_card(charts):
+    counts = {
+        "train_examples": 1000,
+        "validation_examples": 100,
+        "test_examples": 300,
+        "train_distinct_images": 1000,
+        "validation_distinct_images": 99,
+        "test_distinct_images": 300,
+        "test_images_in_train": 3,
+        "test_images_in_validation": 1,
+        "test_overlap": 4,
+    }
+    contents = with_counts(make_contents(), counts)
+    statistics = dict(contents.statistics)
+    statistics["test"] = dataclasses.replace(statistics["test"], also_in={"train": 3, "validation": 1})
+    shown = Page(page.render_html(dataclasses.replace(contents, statistics=statistics), charts))
+    assert shown.values["images/test/in/train"] == "3"
+    assert shown.values["images/test/in/validation"] == "1"
+    assert "images/train/in/validation" not in shown.values
+    data, card = shown.words.split("Model card After M. Mitchell")
+    for part in (data, card):
+        assert "4 of 300 test images are also in train or validation." in part
+        assert "1 of 100 validation images are copies of others in validation." in part
+    assert "No test image has the same pixels" not in shown.words
+
+
+def test_the_model_card_says_that_no_test_image_was_learned_where_that_was_counted(contents, shown, charts):
+    says = "No test image has the same pixels as one of the others."
+    assert says in Page(page.render_html(with_counts(contents, {"test_overlap": 0}), charts)).words
+    assert says not in shown.words  # nobody has counted
+    assert "there more than once" not in shown.words
+
+
+def with_counts(contents, counts):
+    (source,) = contents.sources
+    return dataclasses.replace(contents, sources=[dataclasses.replace(source, properties=counts)])
+
+
+def test_a_gate_that_asks_for_next_to_nothing_is_named(charts, shown):
+    assert "near chance" in shown.words  # the made-up floor is 0.1
+    said = Page(page.render_html(make_contents(floor=0.3), charts))
+    assert "near chance" not in said.words
+
+
 def test_without_ml_metadata_it_says_so(charts):
     shown = Page(page.render_html(make_contents(metadata=False), charts))
     assert "ML Metadata is out of reach" in shown.words

@@ -115,7 +115,11 @@ def inputs(tmp_path_factory):
     versions = {"library_versions": json.dumps({"tensorflow": "2.0.1"}), "machine": "Linux x86_64, 4 CPU cores"}
     made = {
         "examples": artifact(
-            standard_artifacts.Examples, root / "examples", data_sha256="cd" * 32, test_distinct_images=39
+            standard_artifacts.Examples,
+            root / "examples",
+            data_sha256="cd" * 32,
+            test_distinct_images=39,
+            test_images_in_train=4,
         ),
         "statistics": artifact(standard_artifacts.ExampleStatistics, root / "statistics"),
         "anomalies": artifact(standard_artifacts.ExampleAnomalies, root / "anomalies"),
@@ -182,6 +186,10 @@ def test_a_baseline_that_holds_no_model_counts_as_none(inputs, tmp_path):
         assert {split: found.distinct_images for split, found in contents.statistics.items()} == {
             "train": None,
             "test": 39,
+        }
+        assert {split: found.also_in for split, found in contents.statistics.items()} == {
+            "train": {},
+            "test": {"train": 4},
         }
         assert contents.baseline_predictions is None
         assert contents.baseline_results is None

@@ -1,5 +1,7 @@
 """The Evaluator's results, read back from files that are written by hand, against NumPy."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from evaluation_files import CLASSES, NUM_BUCKETS, measure, predictions, write_evaluation
@@ -105,6 +107,29 @@ def test_one_model_alone_has_no_change_to_reach(tmp_path):
     assert results.load(uri, results.CANDIDATE).metrics == pytest.approx(found.metrics, nan_ok=True)
     with pytest.raises(ValueError, match="has no baseline: the run had no model to compare"):
         results.load(uri, results.BASELINE)
+
+
+def test_bounds_that_ask_for_next_to_nothing_are_named(tmp_path, found):
+    labels, probabilities = predictions(0.5, seed=1)
+    most = int(np.bincount(labels).argmax())
+    chance = (labels == most).mean()
+    uri = str(write_evaluation(tmp_path / "1", labels, probabilities, class_recall_floor=0.0))
+    loose = results.load(uri)
+    assert results.weak_bounds(loose) == [
+        "class_recall_floor is 0: truck is never recognized, and the gate does not mind"
+    ]
+    floor, *by_class = loose.thresholds
+    near, above = (dataclasses.replace(floor, bound=bound) for bound in (0.15, chance + (1 - chance) / 10 + 0.001))
+    said = results.weak_bounds(dataclasses.replace(loose, thresholds=(near,)))
+    assert said == [f"accuracy_floor is 0.15, near chance: answering {CLASSES[most]} every time reaches {chance:.4f}"]
+    assert results.weak_bounds(dataclasses.replace(loose, thresholds=(above,))) == []
+    below = dataclasses.replace(floor, bound=0.0)
+    (line,) = results.weak_bounds(dataclasses.replace(loose, thresholds=(below,)))
+    assert line.startswith("accuracy_floor is 0, below chance: ")
+    two = [dataclasses.replace(threshold, value=0.0) for threshold in by_class[3:5]]
+    (line,) = results.weak_bounds(dataclasses.replace(loose, thresholds=(above, *two)))
+    assert "cat, deer are never recognized" in line
+    assert results.weak_bounds(found) == []  # the floors are 0.3 and 0.05: that truck is missed is said as such
 
 
 def test_a_folder_without_an_evaluation_is_named(tmp_path):

@@ -29,6 +29,19 @@ def test_skewed_test_split_stops_before_training(settings_for, small_batches, tm
     assert not settings.serving_dir.exists()
 
 
+def test_test_images_that_are_training_images_stop_it_before_training(settings_for, small_batches, tmp_path, capfd):
+    known = small_batches["data_batch_1.bin"][: 5 * RECORD_BYTES]
+    test = small_batches["test_batch.bin"][: -len(known)] + known
+    data = write_archive(tmp_path / "leaking.tar.gz", {**small_batches, "test_batch.bin": test})
+    settings = settings_for(data=str(data))
+    assert local_run.run(settings) == 1
+    shown = capfd.readouterr().out
+    assert "5 of 200 test images are also in train or validation" in shown
+    assert "max_test_overlap is 0.01, which allows 2." in shown
+    assert "set ALEXNET_MAX_TEST_OVERLAP=0.025" in shown
+    assert list(runs.last_run(settings)) == ["Cifar10ExampleGen"]
+
+
 def test_missing_data_is_named(settings_for, tmp_path, capfd):
     assert local_run.run(settings_for(data=str(tmp_path / "nothing"))) == 1
     assert f"there is nothing at {tmp_path / 'nothing'}" in capfd.readouterr().out

@@ -141,6 +141,7 @@ def set_properties(target: Any, values: Mapping[str, Any]) -> None:
 def example_gen(state: str = "complete", examples: int | None = None) -> Component:
     settings = {"custom_config": {"value": {"data": DATA, "validation_fraction": 0.1}}}
     counts = {"train_examples": 4532, "validation_examples": 468, "test_examples": 1000, "data_sha256": "77b4"}
+    counts |= {"train_distinct_images": 4530, "test_overlap": 12}
     return Component(
         "Cifar10ExampleGen",
         state,

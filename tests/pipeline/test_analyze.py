@@ -51,6 +51,7 @@ def test_a_run_by_class(command, written):
     whole = measure(labels, second)
     assert status == 0
     assert shown.startswith(f"smoke/{numbers[1]}, version 101 on cifar-10-sample-binary.tar.gz, 400 test images: ")
+    assert "12 of the test images are training or validation images as well." in shown
     assert f"accuracy {whole['accuracy']:.4f}" in shown
     for index, name in enumerate(CLASSES):
         cells = rows(shown)[name]

@@ -54,6 +54,13 @@ def test_nothing_trains_on_or_chooses_by_the_test_split_unless_the_profile_says_
     assert validation == (["test"] if settings.profile == "seed" else ["validation"])
 
 
+def test_the_settings_of_the_data_reach_the_component_that_reads_it():
+    settings = make_settings("smoke", {"validation_fraction": "0.25", "max_test_overlap": "0.5"})
+    example_gen = create_pipeline(settings, str(BUNDLED_SAMPLE)).components[0]
+    told = json.loads(example_gen.exec_properties["custom_config"])["custom_config"]["value"]
+    assert told == {"data": str(BUNDLED_SAMPLE), "validation_fraction": 0.25, "max_test_overlap": 0.5}
+
+
 def test_training_waits_for_the_data_to_be_validated(pipeline):
     built, _ = pipeline
     by_id = {component.id: component for component in built.components}

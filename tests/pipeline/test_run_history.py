@@ -78,8 +78,8 @@ def test_each_run_says_what_became_of_it(written):
     assert (by_name["cached"].cached, by_name["cached"].components) == (4, 4)
     assert (by_name["failed"].cached, by_name["failed"].components) == (1, 2)
     assert by_name["blessed"].data == "cifar-10-sample-binary.tar.gz"
-    assert by_name["blessed"].num_examples == 6000
-    assert (by_name["killed"].data, by_name["killed"].num_examples) == ("", 0)
+    assert (by_name["blessed"].num_examples, by_name["blessed"].test_overlap) == (6000, 12)
+    assert (by_name["killed"].data, by_name["killed"].num_examples, by_name["killed"].test_overlap) == ("", 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -168,6 +168,7 @@ def test_a_versions_lineage(command, written):
     assert facts["data"]["path"] == "/data/cifar-10-sample-binary.tar.gz"
     assert facts["data"]["sha256"] == "77b4"
     assert facts["data"]["test_examples"] == 1000
+    assert facts["data"]["test_overlap"] == 12
     assert facts["code"] == {"Cifar10ExampleGen": "aaaa", "Trainer": "bbbb"}
     assert facts["trainer_settings"] == {"epochs": 2, "learning_rate": 0.02, "validation_split": "validation"}
     assert facts["trainer_libraries"]["tensorflow"] == "2.16.2"

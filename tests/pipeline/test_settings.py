@@ -15,6 +15,8 @@ from pipeline.settings import PROFILES, PROJECT_ROOT, Settings, make_settings, p
     [
         ("validation_fraction", 1.0),
         ("validation_fraction", -0.1),
+        ("max_test_overlap", 1.01),
+        ("max_test_overlap", -0.01),
         ("accuracy_floor", 1.5),
         ("accuracy_tolerance", -0.01),
         ("class_recall_floor", 2),

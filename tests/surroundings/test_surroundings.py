@@ -95,7 +95,9 @@ def right(tmp_path_factory, what_counts) -> dict[str, object]:
     return dict(what_counts(HOME=str(tmp_path_factory.mktemp("empty"))))
 
 
-@pytest.mark.parametrize("program", sorted(PROGRAMS - {"pipeline.environment", "pipeline.registration", "pipeline.tfx_cli"}))
+@pytest.mark.parametrize(
+    "program", sorted(PROGRAMS - {"pipeline.environment", "pipeline.registration", "pipeline.tfx_cli"})
+)
 def test_every_program_starts(python, program):
     ended = python("-m", program, "--help", **VARIABLES)
     assert ended.returncode == 0, ended.stderr

@@ -13,7 +13,7 @@ SPLIT_FOLDERS = (features.TRAIN_SPLIT, features.TEST_SPLIT)
 
 
 def read_image(name: str, data: bytes) -> Iterator[Record]:
-    """Yields the one record of an image file. Its bytes are not looked at: see `images.find_problems`.
+    """Yields the one record of an image file. Its bytes are not looked at: see `images.check_images`.
 
     Args:
         name: Path `[<folder>/]<split>/<class>/<file>` with `/` between its parts.
