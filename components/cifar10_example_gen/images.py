@@ -11,7 +11,6 @@ import numpy.typing as npt
 import tensorflow as tf
 from PIL import Image
 
-from components.cifar10_example_gen.errors import DataError
 from models import decoding
 
 MAX_IMAGE_BYTES = 16 * 2**20
@@ -53,17 +52,6 @@ def png_from_pixels(pixels: npt.NDArray[np.uint8]) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", compress_level=0)
     return buffer.getvalue()
-
-
-def check_image(name: str, data: bytes) -> None:
-    """Checks one image file; see `check_images`.
-
-    Raises:
-        DataError: It cannot be used.
-    """
-    problems, _ = check_images([(name, data)])
-    for problem in problems:
-        raise DataError(problem)
 
 
 def check_images(files: Sequence[tuple[str, bytes]]) -> tuple[list[str], list[bytes]]:
