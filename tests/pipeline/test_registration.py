@@ -50,7 +50,7 @@ def started(monkeypatch):
         return 0
 
     monkeypatch.setattr(local_runner, "main", main)
-    monkeypatch.setattr("process.streams.prepare", lambda: None)
+    monkeypatch.setattr("surroundings.streams.prepare", lambda: None)
     for variable in [name for name in os.environ if name.startswith("ALEXNET_")]:
         monkeypatch.delenv(variable)
     return settings
