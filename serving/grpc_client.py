@@ -70,9 +70,9 @@ class GrpcClient:
         answer = self._call(self._predictions.Predict, request)
         rows = float_rows(answer.outputs[PROBABILITIES], len(images))
         if CLASSES in answer.outputs:
-            names = _texts(answer.outputs[CLASSES])
+            names = _texts(answer.outputs[CLASSES], sum(map(len, rows)))
             return [Prediction(names[i * len(row) : (i + 1) * len(row)], row) for i, row in enumerate(rows)]
-        labels = _texts(answer.outputs[LABEL]) if LABEL in answer.outputs else [None] * len(rows)
+        labels = _texts(answer.outputs[LABEL], len(rows)) if LABEL in answer.outputs else [None] * len(rows)
         return [Prediction.of_label(label, row) for label, row in zip(labels, rows, strict=True)]
 
     def status(self) -> list[VersionStatus]:
@@ -160,8 +160,14 @@ def float_rows(tensor: stubs.TensorProto, num_rows: int) -> list[tuple[float, ..
     return [tuple(values[start : start + shape[1]]) for start in range(0, count, shape[1])]
 
 
-def _texts(tensor: stubs.TensorProto) -> tuple[str, ...]:
-    """The values of a string tensor, row by row."""
+def _texts(tensor: stubs.TensorProto, count: int) -> tuple[str, ...]:
+    """The values of a string tensor, row by row.
+
+    Raises:
+        ServingError: there are not so many.
+    """
+    if len(tensor.string_val) != count:
+        raise ServingError("INTERNAL", f"The model answered {len(tensor.string_val)} names where {count} were due.")
     return tuple(value.decode(errors="replace") for value in tensor.string_val)
 
 

@@ -104,6 +104,11 @@ def _settings(exec_properties: dict[str, Any]) -> struct_pb2.Struct:
 
 def _check_report(path: str, report: dict[str, Any], splits: list[str]) -> None:
     """Raises DataError for what was found wrong while reading, or for a class that a split does not have."""
+    if features.NUM_CLASSES < 2:
+        raise DataError(
+            f"{path}: is of one class only, {features.CLASS_NAMES[0]}: there is nothing to tell apart. Expected at "
+            "least two classes."
+        )
     problems = report[transforms.PROBLEMS]
     if len(problems) == 1:
         raise DataError(problems[0] if problems[0].startswith(path) else f"{path}: {problems[0]}")

@@ -297,6 +297,14 @@ def test_images_of_one_class_only(tmp_path):
         generate(write_folder(tmp_path / "images", files), tmp_path / "examples")
 
 
+def test_one_class_alone_is_refused(tmp_path, monkeypatch):
+    files = {name: data for name, data in image_files(images_a_class=16).items() if "/cat/" in name}
+    monkeypatch.setattr(features, "CLASS_NAMES", ("cat",))
+    monkeypatch.setattr(features, "NUM_CLASSES", 1)
+    with pytest.raises(DataError, match="is of one class only, cat: there is nothing to tell apart"):
+        generate(write_folder(tmp_path / "images", files), tmp_path / "examples")
+
+
 @pytest.mark.parametrize(
     ("fraction", "message"),
     [(1e-9, r"split 'validation' is empty\. Raise validation_fraction"), (0.05, "split 'validation' has no image of")],

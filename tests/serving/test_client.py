@@ -371,6 +371,20 @@ def test_a_class_that_the_answer_does_not_name_is_a_number(model, connect):
     assert Prediction.of_label("ok", (0.2, 0.7, 0.1)).classes == ("class 0", "ok", "class 2")
 
 
+def test_names_that_are_too_few_are_no_answer(model, connect):
+    names = model.names
+    model.names = lambda row: {"classes": names(row)["classes"][:-1], "label": "cat"}
+    with pytest.raises(ServingError, match="names"):
+        connect().predict([png(0), png(1)])
+
+
+def test_labels_that_do_not_fit_the_images_are_no_answer(model, grpc_address):
+    model.answers = ("label",)
+    model.names = lambda row: {"label": ["cat", "dog"]}
+    with client.connect(grpc_address) as connection, pytest.raises(ServingError, match="4 names where 2 were due"):
+        connection.predict([png(0), png(1)])
+
+
 def test_as_many_names_as_probabilities_or_no_answer():
     with pytest.raises(ServingError, match="3 probabilities and the names of 2 classes"):
         Prediction(("dent", "ok"), (0.5, 0.3, 0.2))
