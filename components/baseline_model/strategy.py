@@ -37,7 +37,9 @@ class LastOtherBlessedModelStrategy(ResolverStrategy):
         classes = {_class_names(artifact) for artifact in input_dict[CANDIDATE_KEY]}
         others = [model for model in input_dict["model"] if model.id not in candidates]
         last_blessed: dict[str, list[types.Artifact]] = {"model": [], "model_blessing": []}
-        for models in ([model for model in others if _class_names(model) in classes], others):
+        same = [model for model in others if _class_names(model) in classes]
+        unknown = [model for model in others if not _class_names(model)]  # the Evaluator asks it
+        for models in (same, unknown, others):
             found = {"model": models, "model_blessing": input_dict["model_blessing"]}
             if not last_blessed["model"]:
                 last_blessed = LatestBlessedModelStrategy().resolve_artifacts(store, found) or last_blessed

@@ -54,7 +54,7 @@ def test_the_last_blessed_model_but_never_the_candidate(models, blessed, candida
         (["ab", "ba", "ab"], 1),  # back to the first classes: compared with the last model that had them
         (["ab", "abc", "ba"], 2),  # none had these: the Evaluator says so of the last one
         (["", "", "ab"], 2),  # from before classes were recorded: the Evaluator asks the model
-        (["", "ab", "ba"], 2),
+        (["", "ab", "ba"], 1),
     ],
 )
 def test_a_model_of_the_same_classes_comes_first(classes, chosen):
